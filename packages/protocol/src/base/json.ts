@@ -1,0 +1,32 @@
+import canonicalize from 'canonicalize';
+import { assert } from './assert.ts';
+import { fromUtf8, utf8 } from './bytes.ts';
+import { WaggleError } from './errors.ts';
+
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+
+/** The RFC 8785 (JCS) text of a value: the only JSON that is ever hashed or signed. */
+export function jcs(value: Json): string {
+  const text = canonicalize(value);
+  assert(text !== undefined, 'a JSON value has a canonical text');
+  return text;
+}
+
+/** The JCS text as UTF-8 bytes. */
+export const jcsBytes = (value: Json): Uint8Array<ArrayBuffer> => utf8(jcs(value));
+
+/**
+ * Parses bytes that must be the JCS form of a value, to the byte: a text that parses but is not canonical is refused.
+ * Throws `DECODE_FAILED`.
+ */
+export function parseJcs(bytes: Uint8Array, what: string): Json {
+  const text = fromUtf8(bytes);
+  let value: Json;
+  try {
+    value = JSON.parse(text) as Json;
+  } catch (cause) {
+    throw new WaggleError('DECODE_FAILED', `Expected JSON for ${what}, received ${JSON.stringify(text.slice(0, 60))}`, { cause });
+  }
+  if (jcs(value) !== text) throw new WaggleError('DECODE_FAILED', `Expected the canonical form (RFC 8785) of ${what}`);
+  return value;
+}
