@@ -74,22 +74,47 @@ export const ERRORS = {
   STORE_FAILED: {
     status: 503,
     title: 'The node cannot write its data.',
-    effect: 'It is not known whether the change reached the disk. The node stops; what was acknowledged before is kept.',
+    effect:
+      'It is not known whether the change reached the disk. The node stops; what was acknowledged before is kept.',
   },
   STORE_BUSY: { status: 503, title: 'Too many writes are waiting.', effect: NOTHING },
-  INTERNAL: { status: 500, title: 'Something went wrong inside the node.', effect: 'Unknown; the log has the details.' },
+  INTERNAL: {
+    status: 500,
+    title: 'Something went wrong inside the node.',
+    effect: 'Unknown; the log has the details.',
+  },
 
   // Starting a node
-  CONFIG_INVALID: { status: 500, title: 'The configuration is not usable.', effect: 'The node did not start. Nothing was written.' },
-  DATA_LOCKED: { status: 500, title: 'Another node uses this data directory.', effect: 'The node did not start. Nothing was written.' },
-  DATA_DAMAGED: { status: 500, title: 'The data directory is damaged.', effect: 'The node did not start. Nothing was overwritten.' },
-  DATA_NEWER: { status: 500, title: 'The data was written by a newer version.', effect: 'The node did not start. Nothing was written.' },
+  CONFIG_INVALID: {
+    status: 500,
+    title: 'The configuration is not usable.',
+    effect: 'The node did not start. Nothing was written.',
+  },
+  DATA_LOCKED: {
+    status: 500,
+    title: 'Another node uses this data directory.',
+    effect: 'The node did not start. Nothing was written.',
+  },
+  DATA_DAMAGED: {
+    status: 500,
+    title: 'The data directory is damaged.',
+    effect: 'The node did not start. Nothing was overwritten.',
+  },
+  DATA_NEWER: {
+    status: 500,
+    title: 'The data was written by a newer version.',
+    effect: 'The node did not start. Nothing was written.',
+  },
   PORT_IN_USE: { status: 500, title: 'The address to listen on cannot be used.', effect: 'The node did not start.' },
 
   // Bytes from elsewhere
   DECODE_FAILED: { status: 400, title: 'The bytes are not of the expected form.', effect: NOTHING },
   SIGNATURE_INVALID: { status: 400, title: 'A signature does not verify.', effect: NOTHING },
-  FACT_REFUSED: { status: 400, title: 'A fact about the cluster is not backed by who had to sign it.', effect: NOTHING },
+  FACT_REFUSED: {
+    status: 400,
+    title: 'A fact about the cluster is not backed by who had to sign it.',
+    effect: NOTHING,
+  },
   CLOCK_OUT_OF_RANGE: { status: 500, title: 'The clock is outside what can be encoded.', effect: NOTHING },
 
   // What waggle-verify finds
@@ -103,7 +128,11 @@ export const ERRORS = {
   STATEMENT_MISMATCH: { status: 422, title: 'A statement is not the sum of its slots.', effect: NOTHING },
   ROOT_MISMATCH: { status: 422, title: 'The leaves do not give the root of the checkpoint.', effect: NOTHING },
   PROOF_INVALID: { status: 422, title: 'A proof does not lead to the root.', effect: NOTHING },
-  HISTORY_CHANGED: { status: 422, title: 'The log is not a continuation of what was verified before.', effect: NOTHING },
+  HISTORY_CHANGED: {
+    status: 422,
+    title: 'The log is not a continuation of what was verified before.',
+    effect: NOTHING,
+  },
   CONSERVATION_BROKEN: { status: 422, title: 'Figures that were counted went backwards.', effect: NOTHING },
 } as const satisfies Record<string, ErrorEntry>;
 

@@ -18,7 +18,10 @@ function encode(ms: number, counter: number): Hlc {
 /** Throws `DECODE_FAILED` unless the text is a reading. */
 export function parseHlc(text: unknown): Hlc {
   if (typeof text === 'string' && /^[0-9a-f]{16}$/.test(text)) return text as Hlc;
-  throw new WaggleError('DECODE_FAILED', `Expected 16 hexadecimal digits for an HLC, received ${JSON.stringify(text)?.slice(0, 60)}`);
+  throw new WaggleError(
+    'DECODE_FAILED',
+    `Expected 16 hexadecimal digits for an HLC, received ${JSON.stringify(text)?.slice(0, 60)}`,
+  );
 }
 
 /** The physical part, in Unix ms. */

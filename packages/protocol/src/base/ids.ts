@@ -18,7 +18,10 @@ export type Epoch = number;
 function parser<T>(what: string, expected: string, pattern: RegExp): (text: unknown) => T {
   return (text) => {
     if (typeof text === 'string' && pattern.test(text)) return text as T;
-    throw new WaggleError('DECODE_FAILED', `Expected ${expected} for ${what}, received ${JSON.stringify(text)?.slice(0, 80)}`);
+    throw new WaggleError(
+      'DECODE_FAILED',
+      `Expected ${expected} for ${what}, received ${JSON.stringify(text)?.slice(0, 80)}`,
+    );
   };
 }
 
@@ -37,7 +40,10 @@ export const parseKeyId = parser<KeyId>('a key id', '12 base62 digits', /^[0-9A-
 /** Throws `DECODE_FAILED` unless the value is a whole number from 0 (or `min`) to 2^53 − 1 (or `max`). */
 export function parseWhole(value: unknown, what: string, min = 0, max = Number.MAX_SAFE_INTEGER): number {
   if (Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max) return value as number;
-  throw new WaggleError('DECODE_FAILED', `Expected a whole number from ${min} to ${max} for ${what}, received ${JSON.stringify(value)?.slice(0, 80)}`);
+  throw new WaggleError(
+    'DECODE_FAILED',
+    `Expected a whole number from ${min} to ${max} for ${what}, received ${JSON.stringify(value)?.slice(0, 80)}`,
+  );
 }
 
 export const parseRun = (value: unknown): Run => parseWhole(value, 'a run', 1) as Run;

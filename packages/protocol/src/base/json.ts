@@ -25,7 +25,9 @@ export function parseJcs(bytes: Uint8Array, what: string): Json {
   try {
     value = JSON.parse(text) as Json;
   } catch (cause) {
-    throw new WaggleError('DECODE_FAILED', `Expected JSON for ${what}, received ${JSON.stringify(text.slice(0, 60))}`, { cause });
+    throw new WaggleError('DECODE_FAILED', `Expected JSON for ${what}, received ${JSON.stringify(text.slice(0, 60))}`, {
+      cause,
+    });
   }
   if (jcs(value) !== text) throw new WaggleError('DECODE_FAILED', `Expected the canonical form (RFC 8785) of ${what}`);
   return value;

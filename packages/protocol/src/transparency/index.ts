@@ -1,1 +1,16 @@
-export {};
+export * from './checkpoint.ts';
+export { appendToFrontier, EMPTY_FRONTIER, emptyRoot, frontierRoot, leafHash, nodeHash, rootOf } from './merkle.ts';
+export { verifyConsistency, verifyInclusion } from './merkle.ts';
+export type { ConsistencyProof, Frontier, InclusionProof } from './merkle.ts';
+export { cosignNote, formatNote, formatSignatureLine, formatVerifierKey, openNote, parseNote } from './note.ts';
+export { COSIGNATURE, LOG_SIGNATURE, parseKeyName, parseVerifierKey, SIGNATURES_MAX } from './note.ts';
+export { signNote, verifierKey } from './note.ts';
+export type { Note, OpenedNote, SignatureLine, SignatureType, VerifiedSignature, VerifierKey } from './note.ts';
+export { formatPolicy, type PolicyMember } from './policy.ts';
+export { formatLogProof, parseLogProof, type LogProof } from './proof.ts';
+export * from './statement.ts';
+export { packTar, TAR_FILES_MAX, unpackTar, type TarFile } from './tar.ts';
+export { consistencyProof, edgeAt, frontierAt, inclusionProof, type ReadTile } from './tile-proofs.ts';
+export { appendLeaves, decodeEntryBundle, edgeRoot, EMPTY_EDGE, encodeEntryBundle, ENTRY_BYTES_MAX } from './tiles.ts';
+export { frontierOf, parseTilePath, TILE_WIDTH, tilePath } from './tiles.ts';
+export type { Tile, TileCoordinates, TileEdge } from './tiles.ts';

@@ -1,1 +1,2 @@
-export {};
+export * from './sku.ts';
+export * from './slot.ts';

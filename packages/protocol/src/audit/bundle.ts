@@ -1,0 +1,149 @@
+import {
+  hex,
+  jcsBytes,
+  parseDigest,
+  parseJcs,
+  parseReplicaId,
+  parseRun,
+  parseWhole,
+  utf8,
+  WaggleError,
+  compareText,
+  type Digest,
+  type Epoch,
+  type Json,
+} from '../base/index.ts';
+import { parseFields, type ChainState, type SlotEntry } from '../sealing/index.ts';
+import { packTar, unpackTar, type Frontier } from '../transparency/index.ts';
+import { assertAscending, compareSlots, slotName, type SlotId } from '../usage/index.ts';
+
+/**
+ * A bundle is all that it takes to check one sealed epoch: files by name, in an archive `epoch-<n>/…` or in a folder.
+ * There is no byte in it that the verifier does not account for.
+ */
+export type Bundle = ReadonlyMap<string, Uint8Array>;
+
+/** The files that every bundle has; beside them only `slots/<slot>.jsonl` and `counted/<slot>.jsonl`. */
+export const BUNDLE_FILES = {
+  /** What founded the cluster: JCS. */
+  genesis: 'genesis.json',
+  /** Where the chain stood before this epoch: JCS. */
+  chain: 'chain.json',
+  /** The value of the epoch: JCS; the first leaf it appends. */
+  header: 'header.json',
+  /** The signed note. */
+  checkpoint: 'checkpoint',
+  /** Roster of this epoch and of the next: JCS. */
+  roster: 'roster.json',
+  nextRoster: 'next-roster.json',
+  /** The roster facts that the epoch applies. */
+  facts: 'facts.jsonl',
+  /** The slot list. */
+  slotList: 'slots.jsonl',
+  /** The statements, one a line, in the order of their leaves. */
+  statements: 'statements.jsonl',
+} as const;
+
+/** Where a bundle keeps the content of a slot that the slot list names. */
+export const slotFile = (id: SlotId): string => `slots/${slotName(id)}.jsonl`;
+/** Where it keeps what earlier seals counted of the same slot, if they did. */
+export const countedFile = (id: SlotId): string => `counted/${slotName(id)}.jsonl`;
+
+/** Bytes of one bundle at most that a verifier reads into memory. */
+export const BUNDLE_BYTES_MAX = 1_073_741_824;
+
+/** What of the chain a bundle says about the time before its epoch. */
+export interface ChainFile {
+  readonly epoch: Epoch;
+  readonly format: number;
+  readonly previous: Digest | null;
+  /** The tree before this epoch. */
+  readonly frontier: Frontier;
+  /** What was counted before of the slots that this epoch counts more of. */
+  readonly counted: readonly (SlotId & { readonly digest: Digest })[];
+}
+
+/** The chain file of an epoch: of `chain.counted` only what its slot list touches. */
+export function encodeChainFile(chain: ChainState, frontier: Frontier, slotList: readonly SlotEntry[]): Uint8Array {
+  const counted = slotList.flatMap(({ replica, run, epoch }) => {
+    const digest = chain.counted.get(slotName({ replica, run, epoch }));
+    return digest === undefined ? [] : [{ replica, run, epoch, digest }];
+  });
+  return jcsBytes({
+    epoch: chain.epoch,
+    format: chain.format,
+    previous: chain.previous,
+    frontier: { size: frontier.size, hashes: frontier.hashes.map(hex.encode) },
+    counted,
+  });
+}
+
+/** Throws `DECODE_FAILED`. */
+export function parseChainFile(bytes: Uint8Array): ChainFile {
+  const chain = parseFields(
+    parseJcs(bytes, 'a chain file'),
+    ['epoch', 'format', 'previous', 'frontier', 'counted'],
+    'a chain file',
+  );
+  const frontier = parseFields(chain['frontier'], ['size', 'hashes'], 'a frontier');
+  const counted = list(chain['counted'], 'what was counted').map((item) => {
+    const slot = parseFields(item, ['replica', 'run', 'epoch', 'digest'], 'a counted slot');
+    return {
+      replica: parseReplicaId(slot['replica']),
+      run: parseRun(slot['run']),
+      epoch: parseWhole(slot['epoch'], 'an epoch'),
+      digest: parseDigest(slot['digest']),
+    };
+  });
+  assertAscending(counted, compareSlots, 'counted slots');
+  const hashes = list(frontier['hashes'], 'the hashes of a frontier').map((hash) => hex.decode(parseDigest(hash)));
+  const size = parseWhole(frontier['size'], 'a tree size');
+  if (hashes.length !== bitsOf(size))
+    throw new WaggleError('DECODE_FAILED', `Expected ${bitsOf(size)} hashes in a frontier of size ${size}`);
+  return {
+    epoch: parseWhole(chain['epoch'], 'an epoch'),
+    format: parseWhole(chain['format'], 'a format', 1),
+    previous: chain['previous'] === null ? null : parseDigest(chain['previous']),
+    frontier: { size, hashes },
+    counted,
+  };
+}
+
+const bitsOf = (size: number): number => [...size.toString(2)].filter((bit) => bit === '1').length;
+
+function list(value: Json | undefined, what: string): readonly Json[] {
+  if (Array.isArray(value)) return value;
+  throw new WaggleError('DECODE_FAILED', `Expected a list for ${what}`);
+}
+
+/** The archive of a bundle: the same bytes at every node. */
+export const packBundle = (epoch: Epoch, bundle: Bundle): Uint8Array<ArrayBuffer> =>
+  packTar(
+    [...bundle]
+      .sort(([a], [b]) => compareText(a, b))
+      .map(([name, bytes]) => ({ name: `epoch-${epoch}/${name}`, bytes })),
+  );
+
+/** Reads an archive that `packBundle` made. Throws `BUNDLE_MALFORMED` for any other bytes. */
+export function unpackBundle(archive: Uint8Array): Bundle {
+  const files = unpackTar(archive);
+  const folder = /^epoch-(0|[1-9][0-9]*)\//.exec(files[0]?.name ?? '')?.[0];
+  if (folder === undefined) throw new WaggleError('BUNDLE_MALFORMED', 'Expected files below epoch-<n>/ in the archive');
+  const bundle = new Map<string, Uint8Array>();
+  let last = '';
+  for (const { name, bytes } of files) {
+    if (!name.startsWith(folder) || compareText(last, name) >= 0)
+      throw new WaggleError('BUNDLE_MALFORMED', `Expected files below ${folder} in ascending order, received ${name}`);
+    last = name;
+    bundle.set(name.slice(folder.length), bytes);
+  }
+  // The number in the folder's name is part of the bytes: it must be the epoch's.
+  const chain = bundle.get(BUNDLE_FILES.chain);
+  if (chain === undefined || folder !== `epoch-${parseChainFile(chain).epoch}/`)
+    throw new WaggleError('BUNDLE_MALFORMED', `Expected ${folder} to hold that epoch's ${BUNDLE_FILES.chain}`);
+  return bundle;
+}
+
+/** One text line file. */
+export const encodeLines = (texts: readonly string[]): Uint8Array<ArrayBuffer> =>
+  utf8(texts.map((text) => `${text}\n`).join(''));

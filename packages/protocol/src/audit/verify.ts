@@ -1,0 +1,347 @@
+import {
+  base64,
+  equalBytes,
+  fromUtf8,
+  hex,
+  utf8,
+  WaggleError,
+  type ClusterId,
+  type Crypto,
+  type CustomerId,
+  type Digest,
+  type Epoch,
+  type ErrorCode,
+} from '../base/index.ts';
+import { addUsage, parseUsage, ZERO_USAGE, type Usage } from '../lattice/index.ts';
+import {
+  clusterOf,
+  outcomeOf,
+  parseGenesis,
+  parseRoster,
+  parseSlotList,
+  quorumOf,
+  rosterDigest,
+  type ChainState,
+  type Cluster,
+  type Outcome,
+  type Roster,
+  type SlotEntry,
+} from '../sealing/index.ts';
+import {
+  appendToFrontier,
+  cosignerKey,
+  formatNote,
+  frontierRoot,
+  leafHash,
+  logKey,
+  openCheckpoint,
+  parseLogProof,
+  parseNote,
+  statementLeaf,
+  verifyInclusion,
+  COSIGNATURE,
+  type Checkpoint,
+  type Frontier,
+} from '../transparency/index.ts';
+import { parseSlot, slotName, type Slot } from '../usage/index.ts';
+import { BUNDLE_FILES, countedFile, parseChainFile, slotFile, type Bundle, type ChainFile } from './bundle.ts';
+
+/** What a verifier knows after an epoch: enough to go on with the next, and to notice if history changes. */
+export interface Verified {
+  readonly cluster: Cluster;
+  readonly chain: ChainState;
+  readonly frontier: Frontier;
+}
+
+/** What was found in one good epoch. */
+export interface EpochReport {
+  readonly epoch: Epoch;
+  readonly treeSize: number;
+  readonly root: Uint8Array;
+  readonly slots: number;
+  readonly statements: number;
+  /** Statements that come from earlier epochs. */
+  readonly late: number;
+  readonly totals: Usage;
+  /** Replicas whose cosignature is on the checkpoint, first 8 digits. */
+  readonly cosigners: readonly string[];
+}
+
+/** Runs a part and gives its decoding errors the code of what was being read. */
+function named<T>(code: ErrorCode, what: string, part: () => T): T {
+  try {
+    return part();
+  } catch (error) {
+    if (error instanceof WaggleError && error.code === 'DECODE_FAILED')
+      throw new WaggleError(code, `${what}: ${error.message}`, { cause: error });
+    throw error;
+  }
+}
+
+function file(bundle: Bundle, name: string): Uint8Array {
+  const bytes = bundle.get(name);
+  if (bytes === undefined) throw new WaggleError('BUNDLE_MALFORMED', `Expected the file ${name}, which is missing`);
+  return bytes;
+}
+
+/**
+ * Checks one sealed epoch, trusting nothing but `after` (what was verified before) or, without it, the genesis in the bundle
+ * unless its id is given. Everything is computed again: slots against their digests, statements from the slots, leaves from the
+ * statements, the root from the leaves, and the checkpoint's signatures against the roster. Throws the first thing that is wrong:
+ * `BUNDLE_MALFORMED`, `GENESIS_MISMATCH`, `HISTORY_CHANGED`, `ROSTER_MISMATCH`, `HEADER_MISMATCH`, `SLOT_MISMATCH`,
+ * `CONSERVATION_BROKEN`, `STATEMENT_MISMATCH`, `ROOT_MISMATCH`, `CHECKPOINT_INVALID` or `QUORUM_MISSING`.
+ */
+export function verifyBundle(
+  bundle: Bundle,
+  after: Verified | null,
+  pinned: ClusterId | null,
+  crypto: Crypto,
+): { readonly verified: Verified; readonly report: EpochReport } {
+  const cluster = readCluster(bundle, after?.cluster.id ?? pinned, crypto);
+  const chainFile = named('BUNDLE_MALFORMED', BUNDLE_FILES.chain, () =>
+    parseChainFile(file(bundle, BUNDLE_FILES.chain)),
+  );
+  const chain = readChain(bundle, chainFile, cluster, after, crypto);
+  const slotList = named('HEADER_MISMATCH', BUNDLE_FILES.slotList, () =>
+    parseSlotList(file(bundle, BUNDLE_FILES.slotList)),
+  );
+  checkNames(bundle, slotList, chain);
+  checkCounted(chainFile, slotList);
+  const contents = readContents(bundle, slotList, chain, crypto);
+  const outcome = named('HEADER_MISMATCH', BUNDLE_FILES.header, () =>
+    outcomeOf(
+      cluster,
+      chain,
+      {
+        header: file(bundle, BUNDLE_FILES.header),
+        slotList,
+        facts: file(bundle, BUNDLE_FILES.facts),
+        nextRoster: file(bundle, BUNDLE_FILES.nextRoster),
+      },
+      (digest) => contents.get(digest)!,
+      crypto,
+    ),
+  );
+  checkStatements(bundle, outcome);
+  const frontier = appendToFrontier(
+    crypto,
+    chainFile.frontier,
+    outcome.leaves.map((leaf) => leafHash(crypto, leaf)),
+  );
+  const { checkpoint, cosigners } = readCheckpoint(
+    file(bundle, BUNDLE_FILES.checkpoint),
+    cluster,
+    chain.roster,
+    crypto,
+  );
+  const root = frontierRoot(crypto, frontier);
+  if (checkpoint.size !== frontier.size || !equalBytes(checkpoint.root, root))
+    throw new WaggleError(
+      'ROOT_MISMATCH',
+      `Expected tree size ${frontier.size} and root ${base64.encode(root)} after epoch ${chain.epoch}, received ${checkpoint.size} and ${base64.encode(checkpoint.root)}`,
+    );
+  return {
+    verified: { cluster, chain: outcome.next, frontier },
+    report: reportOf(chain.epoch, outcome, slotList.length, frontier.size, root, cosigners),
+  };
+}
+
+function readCluster(bundle: Bundle, expected: ClusterId | null, crypto: Crypto): Cluster {
+  const genesis = named('GENESIS_MISMATCH', BUNDLE_FILES.genesis, () =>
+    parseGenesis(file(bundle, BUNDLE_FILES.genesis)),
+  );
+  const cluster = clusterOf(genesis, crypto);
+  if (expected !== null && cluster.id !== expected)
+    throw new WaggleError(
+      'GENESIS_MISMATCH',
+      `Expected the genesis of cluster ${expected}, received that of ${cluster.id}`,
+    );
+  return cluster;
+}
+
+/** The chain that this bundle continues: what was verified before, or what it says itself, from the genesis' roster. */
+function readChain(
+  bundle: Bundle,
+  said: ChainFile,
+  cluster: Cluster,
+  after: Verified | null,
+  crypto: Crypto,
+): ChainState {
+  const roster = named('ROSTER_MISMATCH', BUNDLE_FILES.roster, () => parseRoster(file(bundle, BUNDLE_FILES.roster)));
+  const expected = after?.chain.roster ?? cluster.genesis.roster;
+  if (rosterDigest(roster, crypto) !== rosterDigest(expected, crypto))
+    throw new WaggleError(
+      'ROSTER_MISMATCH',
+      `Expected the roster ${after === null ? 'of the genesis' : 'that the epoch before decided'} in epoch ${said.epoch}`,
+    );
+  const counted = new Map(said.counted.map((slot) => [slotName(slot), slot.digest]));
+  if (after === null) {
+    if ((said.epoch === 0) !== (said.previous === null) || (said.epoch === 0 && said.frontier.size > 0))
+      throw new WaggleError(
+        'HEADER_MISMATCH',
+        'Expected a previous header and a tree before every epoch but the first',
+      );
+    return { epoch: said.epoch, previous: said.previous, roster, format: said.format, counted };
+  }
+  const same =
+    said.epoch === after.chain.epoch &&
+    said.previous === after.chain.previous &&
+    said.format === after.chain.format &&
+    said.frontier.size === after.frontier.size &&
+    said.frontier.hashes.every((hash, i) => equalBytes(hash, after.frontier.hashes[i]!)) &&
+    [...counted].every(([name, digest]) => after.chain.counted.get(name) === digest);
+  if (!same)
+    throw new WaggleError(
+      'HISTORY_CHANGED',
+      `Expected epoch ${after.chain.epoch} after a tree of ${after.frontier.size} leaves, received epoch ${said.epoch} after ${said.frontier.size}`,
+    );
+  return after.chain;
+}
+
+/** Every file is one that the slot list or the format calls for. Counted slots are those that the list touches. */
+function checkNames(bundle: Bundle, slotList: readonly SlotEntry[], chain: ChainState): void {
+  const expected = new Set<string>(Object.values(BUNDLE_FILES));
+  for (const entry of slotList) {
+    expected.add(slotFile(entry));
+    if (chain.counted.has(slotName(entry))) expected.add(countedFile(entry));
+  }
+  for (const name of expected) file(bundle, name);
+  for (const name of bundle.keys())
+    if (!expected.has(name)) throw new WaggleError('BUNDLE_MALFORMED', `Expected no file ${name}`);
+}
+
+/** A chain file speaks of no slot that the epoch does not count. */
+function checkCounted(chain: ChainFile, slotList: readonly SlotEntry[]): void {
+  const listed = new Set(slotList.map(slotName));
+  const stray = chain.counted.find((slot) => !listed.has(slotName(slot)));
+  if (stray !== undefined)
+    throw new WaggleError(
+      'BUNDLE_MALFORMED',
+      `Expected only slots of the slot list in ${BUNDLE_FILES.chain}, received ${slotName(stray)}`,
+    );
+}
+
+/** The contents that the slot list names, checked against their digests. */
+function readContents(
+  bundle: Bundle,
+  slotList: readonly SlotEntry[],
+  chain: ChainState,
+  crypto: Crypto,
+): Map<Digest, Slot> {
+  const contents = new Map<Digest, Slot>();
+  const read = (name: string, digest: Digest): void => {
+    const bytes = file(bundle, name);
+    const received = hex.encode(crypto.sha256(bytes));
+    if (received !== digest)
+      throw new WaggleError('SLOT_MISMATCH', `Expected SHA-256 ${digest} of ${name}, received ${received}`);
+    contents.set(
+      digest,
+      named('SLOT_MISMATCH', name, () => parseSlot(bytes)),
+    );
+  };
+  for (const entry of slotList) {
+    read(slotFile(entry), entry.digest);
+    const counted = chain.counted.get(slotName(entry));
+    if (counted !== undefined) read(countedFile(entry), counted);
+  }
+  return contents;
+}
+
+function checkStatements(bundle: Bundle, outcome: Outcome): void {
+  const text = named('STATEMENT_MISMATCH', BUNDLE_FILES.statements, () =>
+    fromUtf8(file(bundle, BUNDLE_FILES.statements)),
+  );
+  const received = text.split('\n');
+  const expected = [...outcome.statements.map((statement) => statement.text), ''];
+  const i = Array.from({ length: Math.max(expected.length, received.length) }).findIndex(
+    (_, line) => expected[line] !== received[line],
+  );
+  if (i < 0) return;
+  const statement = outcome.statements[i];
+  const where =
+    statement === undefined
+      ? `no line ${i + 1}`
+      : `line ${i + 1} to be the statement of ${statement.customer} for epoch ${statement.epoch}`;
+  throw new WaggleError('STATEMENT_MISMATCH', `Expected ${where} as the slots give it in ${BUNDLE_FILES.statements}`);
+}
+
+/** Opens a checkpoint against a roster: every line a good one of its members, a majority of cosigners among them. */
+function readCheckpoint(
+  bytes: Uint8Array,
+  cluster: Cluster,
+  roster: Roster,
+  crypto: Crypto,
+): { checkpoint: Checkpoint; cosigners: string[] } {
+  return named('CHECKPOINT_INVALID', BUNDLE_FILES.checkpoint, () => {
+    const note = fromUtf8(bytes);
+    const keys = roster.flatMap((member) => [
+      logKey(crypto, cluster.origin, base64.decode(member.logKey)),
+      cosignerKey(crypto, cluster.origin, member.replica, base64.decode(member.cosignerKey)),
+    ]);
+    const parsed = parseNote(note);
+    const { checkpoint, verified, unknown } = openCheckpoint(crypto, note, keys);
+    if (checkpoint.origin !== cluster.origin)
+      throw new WaggleError('CHECKPOINT_INVALID', `Expected origin ${cluster.origin}, received ${checkpoint.origin}`);
+    if (unknown.length > 0 || verified.length !== parsed.signatures.length || formatNote(parsed) !== note)
+      throw new WaggleError(
+        'CHECKPOINT_INVALID',
+        `Expected signatures of the roster only, each once, received one by ${unknown[0]?.name ?? 'a key twice'}`,
+      );
+    const cosigners = verified
+      .filter(({ key }) => key.type === COSIGNATURE)
+      .map(({ key }) => key.name.slice(cluster.origin.length + 1));
+    if (cosigners.length < quorumOf(roster))
+      throw new WaggleError(
+        'QUORUM_MISSING',
+        `Expected cosignatures by ${quorumOf(roster)} of ${roster.length} members, received ${cosigners.length}`,
+      );
+    return { checkpoint, cosigners };
+  });
+}
+
+function reportOf(
+  epoch: Epoch,
+  outcome: Outcome,
+  slots: number,
+  treeSize: number,
+  root: Uint8Array,
+  cosigners: readonly string[],
+): EpochReport {
+  const totals = outcome.statements.map(({ text }) => statementTotals(text)).reduce(addUsage, ZERO_USAGE);
+  const late = outcome.statements.filter((statement) => statement.epoch !== epoch).length;
+  return { epoch, treeSize, root, slots, statements: outcome.statements.length, late, totals, cosigners };
+}
+
+/** A statement's usage over all its SKUs. */
+export function statementTotals(text: string): Usage {
+  const { usage } = JSON.parse(text) as { usage: Record<string, never> };
+  return Object.values(usage).map(parseUsage).reduce(addUsage, ZERO_USAGE);
+}
+
+/**
+ * Checks one customer's statement against its `.tlog-proof`, offline: the commitment of these very bytes is a leaf of the tree
+ * that a majority of the roster cosigned. Throws `PROOF_INVALID`, `CHECKPOINT_INVALID` or `QUORUM_MISSING`.
+ */
+export function verifyStatement(
+  statement: Uint8Array,
+  proof: Uint8Array,
+  cluster: Cluster,
+  roster: Roster,
+  crypto: Crypto,
+): { readonly customer: CustomerId; readonly epoch: Epoch; readonly totals: Usage } {
+  const text = named('PROOF_INVALID', 'the statement', () => fromUtf8(statement));
+  const { index, hashes, checkpoint: note } = named('PROOF_INVALID', 'the proof', () => parseLogProof(fromUtf8(proof)));
+  const { checkpoint } = readCheckpoint(utf8(note), cluster, roster, crypto);
+  const said = parseStatement(text);
+  const leaf = leafHash(crypto, statementLeaf(text, said.sealedIn, crypto));
+  verifyInclusion(crypto, { index, size: checkpoint.size, hashes }, leaf, checkpoint.root);
+  return { customer: said.customer, epoch: said.epoch, totals: statementTotals(text) };
+}
+
+function parseStatement(text: string): { customer: CustomerId; epoch: Epoch; sealedIn: Epoch } {
+  try {
+    return JSON.parse(text) as { customer: CustomerId; epoch: Epoch; sealedIn: Epoch };
+  } catch (cause) {
+    throw new WaggleError('PROOF_INVALID', 'Expected a statement in JSON', { cause });
+  }
+}

@@ -1,0 +1,389 @@
+import {
+  base64,
+  compareText,
+  digestOf,
+  hex,
+  jcs,
+  jcsBytes,
+  parseDigest,
+  parseJcs,
+  parseReplicaId,
+  parseRun,
+  parseWhole,
+  utf8,
+  WaggleError,
+  type ClusterId,
+  type Crypto,
+  type Digest,
+  type Epoch,
+  type Json,
+  type ReplicaId,
+  type Run,
+} from '../base/index.ts';
+import { leafHash, saltKey, statementLeaf, statementsOf } from '../transparency/index.ts';
+import {
+  addSlots,
+  assertAscending,
+  compareSlots,
+  parseLines,
+  slotName,
+  subtractSlots,
+  type Slot,
+  type SlotId,
+} from '../usage/index.ts';
+import { epochBounds, parseFields, parseRoster, rosterDigest, type Cluster, type Roster } from './roster.ts';
+
+/** The formats of sealed epochs that this version can compute. */
+export const FORMATS: readonly number[] = [1];
+
+/** Late slots that one seal counts at most, oldest first; the rest wait for the next. */
+export const LATE_SLOTS_MAX = 256;
+
+/** `close/<epoch>`: this run's slot of the epoch is complete. Written exactly once per replica and epoch, ever. */
+export interface Close {
+  readonly replica: ReplicaId;
+  readonly run: Run;
+  readonly epoch: Epoch;
+  /** Digest of the slot's content. */
+  readonly slot: Digest;
+  /** 32 random bytes, base64: this member's share of the salts. */
+  readonly salt: string;
+  /** Formats that this node can compute. */
+  readonly formats: readonly number[];
+  /** Digest of the reports: every other slot up to this epoch that holds more than the seals have counted. */
+  readonly reports: Digest;
+  /** Digest of the roster facts that it holds. */
+  readonly facts: Digest;
+}
+
+/** The JSON of a close register. */
+export const closeJson = (close: Close): Json => ({ ...close });
+
+/** Throws `DECODE_FAILED` unless the value is a close register's. */
+export function parseClose(value: Json): Close {
+  const close = parseFields(
+    value,
+    ['replica', 'run', 'epoch', 'slot', 'salt', 'formats', 'reports', 'facts'],
+    'a close',
+  );
+  const formats = close['formats'];
+  if (!Array.isArray(formats) || formats.length === 0 || formats.length > 16)
+    throw new WaggleError('DECODE_FAILED', 'Expected 1 to 16 formats in a close');
+  return {
+    replica: parseReplicaId(close['replica']),
+    run: parseRun(close['run']),
+    epoch: parseWhole(close['epoch'], 'an epoch'),
+    slot: parseDigest(close['slot']),
+    salt: parseSalt(close['salt']),
+    formats: formats.map((format: Json) => parseWhole(format, 'a format', 1)),
+    reports: parseDigest(close['reports']),
+    facts: parseDigest(close['facts']),
+  };
+}
+
+function parseSalt(value: Json | undefined): string {
+  if (typeof value === 'string' && base64.decode(value).length === 32) return value;
+  throw new WaggleError('DECODE_FAILED', 'Expected 32 bytes in base64 for a salt share');
+}
+
+/** What a member holds of another slot, named by the digest of its content. */
+export interface Report extends SlotId {
+  readonly digest: Digest;
+  /** Whether its writer closed it. */
+  readonly closed: boolean;
+}
+
+/** One counted slot, as the slot list names it. */
+export interface SlotEntry extends Report {
+  /** The salt share of its close, base64; null if it was written off. */
+  readonly salt: string | null;
+}
+
+const lines = (items: readonly Json[]): Uint8Array<ArrayBuffer> => utf8(items.map((item) => `${jcs(item)}\n`).join(''));
+
+const parseSlotId = (value: { readonly [key: string]: Json }): SlotId => ({
+  replica: parseReplicaId(value['replica']),
+  run: parseRun(value['run']),
+  epoch: parseWhole(value['epoch'], 'an epoch'),
+});
+
+function parseClosed(value: Json | undefined): boolean {
+  if (typeof value === 'boolean') return value;
+  throw new WaggleError('DECODE_FAILED', 'Expected true or false for closed');
+}
+
+/** The content that a close names its reports by: one JCS line each, in the order of slots. */
+export const encodeReports = (reports: readonly Report[]): Uint8Array<ArrayBuffer> =>
+  lines(reports.map((report) => ({ ...report })));
+
+/** Throws `DECODE_FAILED`. */
+export function parseReports(bytes: Uint8Array): Report[] {
+  const reports = parseLines(bytes, 'a report', (value) => {
+    const report = parseFields(value, ['replica', 'run', 'epoch', 'digest', 'closed'], 'a report');
+    return { ...parseSlotId(report), digest: parseDigest(report['digest']), closed: parseClosed(report['closed']) };
+  });
+  assertAscending(reports, compareSlots, 'reports');
+  return reports;
+}
+
+/** The content that a header names its slot list by: one JCS line each, in the order of slots. */
+export const encodeSlotList = (entries: readonly SlotEntry[]): Uint8Array<ArrayBuffer> =>
+  lines(entries.map((entry) => ({ ...entry })));
+
+/** Throws `DECODE_FAILED`. */
+export function parseSlotList(bytes: Uint8Array): SlotEntry[] {
+  const entries = parseLines(bytes, 'a slot list', (value) => {
+    const entry = parseFields(
+      value,
+      ['replica', 'run', 'epoch', 'digest', 'closed', 'salt'],
+      'an entry of the slot list',
+    );
+    const salt = entry['salt'];
+    return {
+      ...parseSlotId(entry),
+      digest: parseDigest(entry['digest']),
+      closed: parseClosed(entry['closed']),
+      salt: salt === null ? null : parseSalt(salt),
+    };
+  });
+  assertAscending(entries, compareSlots, 'the slot list');
+  return entries;
+}
+
+/** The value of an epoch: what the roster agrees on, and the first leaf that the epoch appends. */
+export interface Header {
+  readonly format: number;
+  readonly cluster: ClusterId;
+  readonly epoch: Epoch;
+  /** Leaf hash of the previous header, hexadecimal; null in epoch 0. */
+  readonly previous: Digest | null;
+  /** The slot list: digest of its content, and number of its entries. */
+  readonly slots: { readonly digest: Digest; readonly count: number };
+  /** Digest of the roster facts applied. */
+  readonly facts: Digest;
+  /** Digest of roster(epoch + 1). */
+  readonly roster: Digest;
+  /** The format of epoch + 1: the highest that all closes can compute. */
+  readonly nextFormat: number;
+}
+
+/** The JCS bytes of a header: its content, and its leaf. */
+export const encodeHeader = (header: Header): Uint8Array<ArrayBuffer> =>
+  jcsBytes({ ...header, slots: { ...header.slots } });
+
+/** Throws `DECODE_FAILED` unless the bytes are an encoded header. */
+export function parseHeader(bytes: Uint8Array): Header {
+  const names = ['format', 'cluster', 'epoch', 'previous', 'slots', 'facts', 'roster', 'nextFormat'];
+  const header = parseFields(parseJcs(bytes, 'a header'), names, 'a header');
+  const slots = parseFields(header['slots'], ['digest', 'count'], 'the slots of a header');
+  return {
+    format: parseWhole(header['format'], 'a format', 1),
+    cluster: parseDigest(header['cluster']) as string as ClusterId,
+    epoch: parseWhole(header['epoch'], 'an epoch'),
+    previous: header['previous'] === null ? null : parseDigest(header['previous']),
+    slots: { digest: parseDigest(slots['digest']), count: parseWhole(slots['count'], 'a count of slots') },
+    facts: parseDigest(header['facts']),
+    roster: parseDigest(header['roster']),
+    nextFormat: parseWhole(header['nextFormat'], 'a format', 1),
+  };
+}
+
+/** Leaf hash of a header, as the next header names it. */
+export const headerHash = (header: Uint8Array, crypto: Crypto): Digest =>
+  hex.encode(leafHash(crypto, header)) as Digest;
+
+/** Where the chain of sealed epochs stands: what the next one is computed from. */
+export interface ChainState {
+  /** The epoch to be sealed next. */
+  readonly epoch: Epoch;
+  /** Leaf hash of the last header; null before epoch 0. */
+  readonly previous: Digest | null;
+  /** Roster(epoch). */
+  readonly roster: Roster;
+  /** The format that the last header decided. */
+  readonly format: number;
+  /** By slot name, the digest of what the seals have counted of slots that were never closed and so may still grow. */
+  readonly counted: ReadonlyMap<string, Digest>;
+}
+
+/** Before the first seal. */
+export const chainStart = (cluster: Cluster): ChainState => ({
+  epoch: 0,
+  previous: null,
+  roster: cluster.genesis.roster,
+  format: 1,
+  counted: new Map(),
+});
+
+/** A value with the contents that its header names. */
+export interface Value {
+  readonly header: Uint8Array;
+  readonly slotList: readonly SlotEntry[];
+  readonly slotListBytes: Uint8Array;
+  readonly facts: Uint8Array;
+  readonly nextRoster: Roster;
+}
+
+/** No roster facts: the content of an epoch in which nobody came or went. */
+export const FACTS_NONE: Uint8Array = new Uint8Array(0);
+
+/**
+ * The value that the entries determine, and nothing else: same state and entries, same bytes, at every node.
+ * Entries come in the order of slots; `formats` are those of each close in the set.
+ */
+export function valueOf(
+  cluster: Cluster,
+  chain: ChainState,
+  entries: readonly SlotEntry[],
+  formats: readonly (readonly number[])[],
+  crypto: Crypto,
+): Value {
+  const slotListBytes = encodeSlotList(entries);
+  const common = FORMATS.filter((format) => formats.every((known) => known.includes(format)));
+  const header = encodeHeader({
+    format: chain.format,
+    cluster: cluster.id,
+    epoch: chain.epoch,
+    previous: chain.previous,
+    slots: { digest: digestOf(crypto, slotListBytes), count: entries.length },
+    facts: digestOf(crypto, FACTS_NONE),
+    roster: rosterDigest(chain.roster, crypto),
+    nextFormat: Math.max(chain.format, ...common),
+  });
+  return { header, slotList: entries, slotListBytes, facts: FACTS_NONE, nextRoster: chain.roster };
+}
+
+/** What a sealed value says: statements, leaves, and the chain after it. */
+export interface Outcome {
+  readonly statements: ReturnType<typeof statementsOf>;
+  /** The header's leaf, then one for each statement. */
+  readonly leaves: readonly Uint8Array[];
+  /** The counted slots with their whole contents. */
+  readonly slots: readonly { readonly id: SlotId; readonly content: Slot }[];
+  readonly next: ChainState;
+}
+
+/**
+ * Computes what a value means, from its slot list and the contents it names: the same at every node and for every auditor.
+ * `contentOf` gives the slot with a digest, checked against it.
+ * Throws `HEADER_MISMATCH` if the header does not continue the chain, `CONSERVATION_BROKEN` if a slot is below what was
+ * counted of it before, `ROSTER_MISMATCH` if the next roster is not the one that the header names.
+ */
+export function outcomeOf(
+  cluster: Cluster,
+  chain: ChainState,
+  value: {
+    readonly header: Uint8Array;
+    readonly slotList: readonly SlotEntry[];
+    readonly facts: Uint8Array;
+    readonly nextRoster: Uint8Array;
+  },
+  contentOf: (digest: Digest) => Slot,
+  crypto: Crypto,
+): Outcome {
+  const header = parseHeader(value.header);
+  checkHeader(header, cluster, chain, value, crypto);
+  const perEpoch = new Map<Epoch, Slot>();
+  const counted = new Map(chain.counted);
+  const slots: { id: SlotId; content: Slot }[] = [];
+  for (const entry of value.slotList) {
+    const name = slotName(entry);
+    const before = chain.counted.get(name);
+    const content = contentOf(entry.digest);
+    slots.push({ id: entry, content });
+    const added = difference(name, content, before === undefined ? [] : contentOf(before));
+    perEpoch.set(entry.epoch, addSlots(perEpoch.get(entry.epoch) ?? [], added));
+    if (entry.closed) counted.delete(name);
+    else counted.set(name, entry.digest);
+  }
+  const usage = [...perEpoch]
+    .map(([epoch, slot]) => ({ epoch, ...epochBounds(cluster.genesis, epoch), usage: slot }))
+    .sort((a, b) => a.epoch - b.epoch);
+  const statements = statementsOf(
+    cluster.id,
+    chain.epoch,
+    usage,
+    saltKey(sharesOf(chain, value.slotList), crypto),
+    crypto,
+  );
+  return {
+    statements,
+    leaves: [value.header, ...statements.map(({ text }) => statementLeaf(text, chain.epoch, crypto))],
+    slots,
+    next: {
+      epoch: chain.epoch + 1,
+      previous: headerHash(value.header, crypto),
+      roster: parseRoster(value.nextRoster),
+      format: header.nextFormat,
+      counted,
+    },
+  };
+}
+
+function difference(name: string, content: Slot, before: Slot): Slot {
+  try {
+    return subtractSlots(content, before);
+  } catch (cause) {
+    throw new WaggleError(
+      'CONSERVATION_BROKEN',
+      `Expected slot ${name} to hold at least what was counted of it before`,
+      { cause },
+    );
+  }
+}
+
+/** The salt shares of this epoch's closes by roster members, in roster order. */
+function sharesOf(chain: ChainState, slotList: readonly SlotEntry[]): Uint8Array[] {
+  const members = new Set<string>(chain.roster.map(({ replica }) => replica));
+  return slotList
+    .filter(
+      ({ epoch, replica, closed, salt }) => epoch === chain.epoch && closed && salt !== null && members.has(replica),
+    )
+    .sort((a, b) => compareText(a.replica, b.replica))
+    .map(({ salt }) => base64.decode(salt!));
+}
+
+function checkHeader(
+  header: Header,
+  cluster: Cluster,
+  chain: ChainState,
+  value: { readonly slotList: readonly SlotEntry[]; readonly facts: Uint8Array; readonly nextRoster: Uint8Array },
+  crypto: Crypto,
+): void {
+  const slotList = encodeSlotList(value.slotList);
+  const expect = (what: string, expected: unknown, received: unknown): void => {
+    if (expected !== received)
+      throw new WaggleError(
+        'HEADER_MISMATCH',
+        `Expected ${what} ${expected} in the header of epoch ${chain.epoch}, received ${received}`,
+      );
+  };
+  expect('cluster', cluster.id, header.cluster);
+  expect('epoch', chain.epoch, header.epoch);
+  expect('previous header', chain.previous, header.previous);
+  expect('format', chain.format, header.format);
+  expect('slot list', digestOf(crypto, slotList), header.slots.digest);
+  expect('number of slots', value.slotList.length, header.slots.count);
+  expect('roster facts', digestOf(crypto, value.facts), header.facts);
+  if (!FORMATS.includes(header.nextFormat))
+    throw new WaggleError(
+      'HEADER_MISMATCH',
+      `Expected one of the formats ${FORMATS.join(', ')} for the next epoch, received ${header.nextFormat}`,
+    );
+  if (digestOf(crypto, value.nextRoster) !== header.roster)
+    throw new WaggleError(
+      'ROSTER_MISMATCH',
+      `Expected the roster with digest ${header.roster} after epoch ${chain.epoch}`,
+    );
+  if (value.facts.length > 0) throw new WaggleError('HEADER_MISMATCH', 'Expected no roster facts in format 1');
+  if (header.roster !== rosterDigest(chain.roster, crypto))
+    throw new WaggleError(
+      'ROSTER_MISMATCH',
+      `Expected the roster to stay as it was: epoch ${chain.epoch} applies no roster facts`,
+    );
+  if (value.slotList.some((entry) => entry.epoch > chain.epoch || (entry.salt !== null && !entry.closed)))
+    throw new WaggleError(
+      'HEADER_MISMATCH',
+      `Expected slots up to epoch ${chain.epoch} only, with salt shares only where closed`,
+    );
+}

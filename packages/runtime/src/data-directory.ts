@@ -1,0 +1,145 @@
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  existsSync,
+  accessSync,
+  fsyncSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import Database from 'better-sqlite3';
+import { utf8, WaggleError } from '@waggle/protocol/base';
+
+/** Says whose directory this is, to people and to the next start. */
+const MARKER = 'waggle-data';
+const MARKER_TEXT = 'This directory belongs to a Waggle node. Change nothing in it while the node runs.\n';
+const LOCK = 'lock';
+/** What may stand in a directory that is taken: what a crashed first start leaves, and what a fresh volume holds. */
+const NOTHING_MUCH: ReadonlySet<string> = new Set([LOCK, `${MARKER}.tmp`, 'lost+found']);
+
+/** A directory that this process alone may use, until it closes it or ends. */
+export interface DataDirectory {
+  /** Absolute. */
+  readonly path: string;
+  /** Gives the directory up. */
+  close(): void;
+}
+
+/** Held here too: a lock whose handle is collected as garbage would be a lock lost. */
+const locks = new Set<Database.Database>();
+
+/** Makes directory entries (a create, a rename, a delete) durable. */
+export function syncDirectory(path: string): void {
+  const fd = openSync(path, constants.O_RDONLY);
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Writes a file of mode 0600 as a whole or not at all, durable on return: under a temporary name first, then renamed.
+ * What stood under the name is replaced. One writer at a time per name.
+ */
+export function writePrivateFile(path: string, content: string | Uint8Array): void {
+  const temporary = `${path}.tmp`;
+  const fd = openSync(temporary, 'w', 0o600);
+  try {
+    const bytes = typeof content === 'string' ? utf8(content) : content;
+    for (let offset = 0; offset < bytes.length;) offset += writeSync(fd, bytes, offset);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  renameSync(temporary, path);
+  syncDirectory(dirname(path));
+}
+
+const refuse = (path: string, why: string, cause?: unknown): never => {
+  throw new WaggleError('CONFIG_INVALID', `Expected a directory of a Waggle node, or none, at ${path}: ${why}`, {
+    cause,
+  });
+};
+
+/** Runs a step on the directory, and says which one failed when it does. */
+function attempt<T>(path: string, why: string, step: () => T): T {
+  try {
+    return step();
+  } catch (cause) {
+    return refuse(path, `${why} (${(cause as Error).message})`, cause);
+  }
+}
+
+/** Creates the directory if there is none, and refuses one that is not ours. */
+function enter(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === false) refuse(path, 'it is not a directory');
+  attempt(path, 'it cannot be created', () => mkdirSync(path, { recursive: true, mode: 0o700 }));
+  attempt(path, 'it cannot be written', () => accessSync(path, constants.R_OK | constants.W_OK | constants.X_OK));
+  const names = attempt(path, 'it cannot be read', () => readdirSync(path));
+  const foreign = names.includes(MARKER) ? undefined : names.find((name) => !NOTHING_MUCH.has(name));
+  if (foreign !== undefined)
+    refuse(path, `it is not empty and not of a Waggle node (it holds ${JSON.stringify(foreign)})`);
+}
+
+/** Takes every right from group and others; symbolic links are left to whoever made them. */
+function tighten(path: string): void {
+  const stat = lstatSync(path);
+  const mode = stat.isDirectory() ? 0o700 : 0o600;
+  if ((stat.isDirectory() || stat.isFile()) && (stat.mode & 0o077) !== 0) chmodSync(path, mode);
+}
+
+/**
+ * A lock that the kernel drops when the process ends, however it ends: an exclusive transaction, never committed, on an
+ * empty SQLite file. (Node has no advisory file locks of its own.)
+ */
+function lock(path: string): Database.Database {
+  const file = join(path, LOCK);
+  let database: Database.Database | undefined;
+  try {
+    // Only ever opened here when new: to close a file drops every lock that this process has on it (fcntl).
+    if (!existsSync(file)) closeSync(openSync(file, 'a', 0o600));
+    database = new Database(file, { timeout: 0 });
+    database.exec('BEGIN EXCLUSIVE');
+  } catch (cause) {
+    database?.close();
+    if ((cause as { code?: string }).code !== 'SQLITE_BUSY')
+      return refuse(path, `it cannot be locked (${(cause as Error).message})`, cause);
+    throw new WaggleError('DATA_LOCKED', `Expected ${path} to be free, but a running process has locked it`, { cause });
+  }
+  locks.add(database);
+  return database;
+}
+
+/**
+ * Opens the directory for everything this node keeps, or creates it: mode 0700, its files 0600 (wider rights are taken
+ * away). Throws `CONFIG_INVALID` when it cannot be used or holds something else, which is left alone, and `DATA_LOCKED`
+ * when another process has it.
+ */
+export function openDataDirectory(path: string): DataDirectory {
+  const absolute = resolve(path);
+  enter(absolute);
+  const held = lock(absolute);
+  try {
+    attempt(absolute, 'its permissions cannot be tightened', () => {
+      for (const at of [absolute, ...readdirSync(absolute).map((name) => join(absolute, name))]) tighten(at);
+    });
+    if (!existsSync(join(absolute, MARKER))) writePrivateFile(join(absolute, MARKER), MARKER_TEXT);
+  } catch (error) {
+    release(held);
+    throw error;
+  }
+  return { path: absolute, close: () => release(held) };
+}
+
+function release(held: Database.Database): void {
+  locks.delete(held);
+  held.close();
+}

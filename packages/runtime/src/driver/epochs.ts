@@ -1,0 +1,180 @@
+import { present, utf8, WaggleError, type Digest, type Epoch } from '@waggle/protocol/base';
+import { BUNDLE_FILES, countedFile, encodeChainFile, encodeLines, slotFile, type Bundle } from '@waggle/protocol/audit';
+import {
+  encodeGenesis,
+  encodeRoster,
+  parseHeader,
+  parseRoster,
+  parseSlotList,
+  placedStatements,
+  type ChainState,
+  type Cluster,
+  type Roster,
+  type SealedEpoch,
+  type SlotEntry,
+} from '@waggle/protocol/sealing';
+import { formatLogProof, frontierAt, inclusionProof, parseNote, type ReadTile } from '@waggle/protocol/transparency';
+import { slotName } from '@waggle/protocol/usage';
+import { nodeCrypto } from '../node-crypto.ts';
+import {
+  RECORDS_PAGE_MAX,
+  type Batch,
+  type SealedEpoch as SealedRow,
+  type StatementRow,
+  type Store,
+} from '../store/types.ts';
+
+/** What the store keeps of a sealed epoch beside its header: the JSON in `details`. */
+interface Details {
+  /** Rosters of this epoch and the next, as encoded. */
+  readonly roster: string;
+  readonly nextRoster: string;
+  readonly facts: string;
+  /** By slot name, what earlier seals had counted of slots that this one counts more of. */
+  readonly counted: readonly (readonly [slot: string, digest: Digest])[];
+}
+
+const text = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8');
+
+/** The rows of a sealed epoch. `before` is the chain that it continued. */
+export function sealedRows(
+  sealed: SealedEpoch,
+  before: ReadonlyMap<string, Digest>,
+): Pick<Batch, 'sealed' | 'statements' | 'leaves' | 'tiles'> {
+  const details: Details = {
+    roster: text(encodeRoster(sealed.roster)),
+    nextRoster: text(encodeRoster(sealed.value.nextRoster)),
+    facts: text(sealed.value.facts),
+    counted: sealed.value.slotList.flatMap((entry) => {
+      const digest = before.get(slotName(entry));
+      return digest === undefined ? [] : [[slotName(entry), digest] as const];
+    }),
+  };
+  return {
+    sealed: [
+      {
+        epoch: sealed.epoch,
+        firstLeaf: sealed.firstLeaf,
+        treeSize: sealed.treeSize,
+        root: sealed.root,
+        header: text(sealed.value.header),
+        checkpoint: sealed.checkpoint,
+        details: JSON.stringify(details),
+      },
+    ],
+    statements: placedStatements(sealed).map((statement) => ({
+      customer: statement.customer,
+      epoch: sealed.epoch,
+      origin: statement.epoch,
+      leafIndex: statement.leaf,
+      bytes: utf8(statement.text),
+    })),
+    leaves: sealed.outcome.leaves.map((data, i) => ({ index: sealed.firstLeaf + i, data })),
+    tiles: sealed.tiles.map(({ level, index, hashes }) => ({ level, index, hashes })),
+  };
+}
+
+/** Reads tiles from the store, as the proofs want them. */
+export const tileReader =
+  (store: Store): ReadTile =>
+  async (level, index, width) => {
+    const hashes = present(await store.tile(level, index), `tile ${level}/${index}`);
+    return hashes.subarray(0, width * 32);
+  };
+
+/** A sealed epoch as the API shows it. */
+export interface EpochView {
+  readonly row: SealedRow;
+  readonly roster: Roster;
+  readonly nextRoster: Roster;
+  /** Key names of the cosigners of the checkpoint. */
+  readonly cosigners: readonly string[];
+}
+
+/** The sealed epoch, or an error: `EPOCH_NOT_SEALED` up to `openEpoch`, `EPOCH_UNKNOWN` beyond. */
+export async function readEpoch(store: Store, epoch: Epoch, openEpoch: Epoch): Promise<EpochView> {
+  const row = await store.sealedEpoch(epoch);
+  if (row === null)
+    throw epoch <= openEpoch
+      ? new WaggleError('EPOCH_NOT_SEALED', `Expected a sealed epoch; epoch ${epoch} is not sealed yet`)
+      : new WaggleError('EPOCH_UNKNOWN', `Expected an epoch up to ${openEpoch}, received ${epoch}`);
+  const details = JSON.parse(row.details) as Details;
+  return {
+    row,
+    roster: parseRoster(utf8(details.roster)),
+    nextRoster: parseRoster(utf8(details.nextRoster)),
+    cosigners: parseNote(row.checkpoint)
+      .signatures.map(({ name }) => name)
+      .filter((name) => name !== row.checkpoint.slice(0, row.checkpoint.indexOf('\n'))),
+  };
+}
+
+/** The slot list of a sealed epoch. */
+export async function readSlotList(
+  store: Store,
+  row: SealedRow,
+): Promise<{ readonly bytes: Uint8Array; readonly entries: readonly SlotEntry[] }> {
+  const bytes = await readContent(store, parseHeader(utf8(row.header)).slots.digest);
+  return { bytes, entries: parseSlotList(bytes) };
+}
+
+/** A content that must be there. */
+export const readContent = async (store: Store, digest: Digest): Promise<Uint8Array> =>
+  present(await store.content(digest), `content ${digest}`);
+
+/** All statements sealed in an epoch, page by page, in the order of their leaves. */
+export async function* streamStatements(store: Store, epoch: Epoch): AsyncGenerator<StatementRow> {
+  let after: number | null = null;
+  for (;;) {
+    const page: StatementRow[] = await store.statements(epoch, after, RECORDS_PAGE_MAX);
+    yield* page;
+    if (page.length < RECORDS_PAGE_MAX) return;
+    after = page.at(-1)!.leafIndex;
+  }
+}
+
+/** All that it takes to verify a sealed epoch: the same bytes at every node. Throws as `readEpoch`. */
+export async function readBundle(store: Store, cluster: Cluster, epoch: Epoch, openEpoch: Epoch): Promise<Bundle> {
+  const { row } = await readEpoch(store, epoch, openEpoch);
+  const details = JSON.parse(row.details) as Details;
+  const header = parseHeader(utf8(row.header));
+  const slotList = await readSlotList(store, row);
+  const chain: ChainState = {
+    epoch,
+    previous: header.previous,
+    roster: parseRoster(utf8(details.roster)),
+    format: header.format,
+    counted: new Map(details.counted),
+  };
+  const statements: string[] = [];
+  for await (const statement of streamStatements(store, epoch)) statements.push(text(statement.bytes));
+  const frontier = await frontierAt(nodeCrypto, tileReader(store), row.firstLeaf);
+  const bundle = new Map<string, Uint8Array>([
+    [BUNDLE_FILES.genesis, utf8(encodeGenesis(cluster.genesis))],
+    [BUNDLE_FILES.chain, encodeChainFile(chain, frontier, slotList.entries)],
+    [BUNDLE_FILES.header, utf8(row.header)],
+    [BUNDLE_FILES.checkpoint, utf8(row.checkpoint)],
+    [BUNDLE_FILES.roster, utf8(details.roster)],
+    [BUNDLE_FILES.nextRoster, utf8(details.nextRoster)],
+    [BUNDLE_FILES.facts, utf8(details.facts)],
+    [BUNDLE_FILES.slotList, slotList.bytes],
+    [BUNDLE_FILES.statements, encodeLines(statements)],
+  ]);
+  for (const entry of slotList.entries) {
+    bundle.set(slotFile(entry), await readContent(store, entry.digest));
+    const counted = chain.counted.get(slotName(entry));
+    if (counted !== undefined) bundle.set(countedFile(entry), await readContent(store, counted));
+  }
+  return bundle;
+}
+
+/** The `.tlog-proof` of a statement: under the checkpoint of the epoch that sealed it, which never changes. */
+export async function readProof(
+  store: Store,
+  statement: StatementRow,
+  checkpoint: string,
+  treeSize: number,
+): Promise<string> {
+  const { index, hashes } = await inclusionProof(nodeCrypto, tileReader(store), statement.leafIndex, treeSize);
+  return formatLogProof({ index, hashes, checkpoint });
+}

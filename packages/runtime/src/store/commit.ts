@@ -1,0 +1,166 @@
+import { deflateSync, inflateSync, constants } from 'node:zlib';
+import type Database from 'better-sqlite3';
+import { assert, type Digest } from '@waggle/protocol/base';
+import { nodeCrypto } from '../node-crypto.ts';
+import { pack, unpack, usageValues, type Packed, type Row } from './rows.ts';
+import { USAGE_COLUMNS } from './schema.ts';
+import { BATCH_ROWS_MAX, DROP_IDEMPOTENCY_MAX, type Batch } from './types.ts';
+
+const counts = USAGE_COLUMNS.join(', ');
+const countsGiven = USAGE_COLUMNS.map(() => '?').join(', ');
+const countsTaken = USAGE_COLUMNS.map((name) => `${name} = excluded.${name}`).join(', ');
+
+/** The statements of a commit, in the order in which they are carried out. Bytes are always the last parameter. */
+const STEPS = {
+  dropControl: 'DELETE FROM control WHERE replica = ? AND key = ?',
+  dropUsage: 'DELETE FROM usage WHERE replica = ? AND run = ? AND epoch = ?',
+  dropVectors: 'DELETE FROM vector WHERE class = ? AND writer = ?',
+  dropContents: 'DELETE FROM content WHERE digest = ?',
+  dropIdempotency: `DELETE FROM idempotency WHERE rowid IN
+    (SELECT rowid FROM idempotency WHERE expires_ms < ? LIMIT ${DROP_IDEMPOTENCY_MAX})`,
+  meta: 'INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value',
+  control: `INSERT INTO control VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET version = excluded.version, value = excluded.value, signature = excluded.signature
+    WHERE excluded.version > control.version`,
+  usage: `INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ${countsGiven})
+    ON CONFLICT DO UPDATE SET version = excluded.version, ${countsTaken}
+    WHERE excluded.version > usage.version`,
+  vectors: 'INSERT INTO vector VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET up_to = excluded.up_to',
+  records: `INSERT INTO record (time_ms, customer, key_id, request_id, operation, epoch, status, code, params, sku, ${counts},
+    queue_us, process_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ${countsGiven}, ?, ?)`,
+  idempotency: 'INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?, ?)',
+  contents: 'INSERT INTO content VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET epoch = excluded.epoch',
+  sealed: `INSERT OR REPLACE INTO sealed (epoch, first_leaf, tree_size, header, checkpoint, details, root)
+    VALUES (?, ?, ?, ?, ?, ?, ?)`,
+  statements: 'INSERT OR REPLACE INTO statement (leaf_index, customer, epoch, origin, bytes) VALUES (?, ?, ?, ?, ?)',
+  leaves: 'INSERT OR REPLACE INTO leaf VALUES (?, ?)',
+  tiles: 'INSERT OR REPLACE INTO tile VALUES (?, ?, ?)',
+} as const;
+type Step = keyof typeof STEPS;
+
+/** A batch as it crosses to the worker. */
+export type WireBatch = { readonly [step in Step]?: { readonly rows: readonly Row[]; readonly blobs?: Packed } };
+
+/** Flattens a batch, and names the buffers that go by transfer. */
+export function toWire(batch: Batch): { wire: WireBatch; transfer: ArrayBuffer[] } {
+  const wire: { [step in Step]?: { rows: readonly Row[]; blobs?: Packed } } = {};
+  const transfer: ArrayBuffer[] = [];
+  let total = 0;
+  const put = <T>(
+    step: Step,
+    items: readonly T[] | undefined,
+    row: (item: T) => Row,
+    blob?: (item: T) => Uint8Array,
+  ) => {
+    if (items === undefined || items.length === 0) return;
+    total += items.length;
+    const rows = items.map(row);
+    if (blob === undefined) {
+      wire[step] = { rows };
+      return;
+    }
+    const blobs = pack(items.map(blob));
+    transfer.push(blobs.bytes.buffer, blobs.lengths.buffer);
+    wire[step] = { rows, blobs };
+  };
+  put('dropControl', batch.dropControl, (r) => [r.replica, r.key]);
+  put('dropUsage', batch.dropUsage, (r) => [r.replica, r.run, r.epoch]);
+  put('dropVectors', batch.dropVectors, (r) => [r.class, r.writer]);
+  put('dropContents', batch.dropContents, (digest) => [digest]);
+  if (batch.dropIdempotencyBeforeMs !== undefined)
+    put('dropIdempotency', [batch.dropIdempotencyBeforeMs], (beforeMs) => [beforeMs]);
+  put('meta', batch.meta, (r) => r);
+  put('control', batch.control, (r) => [r.replica, r.key, r.version, r.value, r.signature]);
+  put('usage', batch.usage, (r) => [r.replica, r.run, r.epoch, r.customer, r.sku, r.version, ...usageValues(r.usage)]);
+  put('vectors', batch.vectors, (r) => [r.class, r.writer, r.upTo]);
+  put('records', batch.records, (r) => [
+    r.timeMs,
+    r.customer,
+    r.keyId,
+    r.requestId,
+    r.operation,
+    r.epoch,
+    r.status,
+    r.code,
+    r.params,
+    r.sku,
+    ...usageValues(r.usage),
+    r.queueMicros,
+    r.processMicros,
+  ]);
+  put('idempotency', batch.idempotency, (r) => [r.customer, r.key, r.requestHash, r.result, r.expiresMs, r.repeats]);
+  put(
+    'contents',
+    batch.contents,
+    (r) => [r.digest, r.epoch, r.bytes.length],
+    (r) => r.bytes,
+  );
+  put(
+    'sealed',
+    batch.sealed,
+    (r) => [r.epoch, r.firstLeaf, r.treeSize, r.header, r.checkpoint, r.details],
+    (r) => r.root,
+  );
+  put(
+    'statements',
+    batch.statements,
+    (r) => [r.leafIndex, r.customer, r.epoch, r.origin],
+    (r) => r.bytes,
+  );
+  put(
+    'leaves',
+    batch.leaves,
+    (r) => [r.index],
+    (r) => r.data,
+  );
+  put(
+    'tiles',
+    batch.tiles,
+    (r) => [r.level, r.index],
+    (r) => r.hashes,
+  );
+  assert(total <= BATCH_ROWS_MAX, `a batch of at most ${BATCH_ROWS_MAX} rows, not ${total}`);
+  return { wire, transfer };
+}
+
+/** Contents up to this many bytes are kept as they are. */
+const DEFLATE_BYTES_MIN = 1024;
+
+function deflateContent(bytes: Uint8Array): Uint8Array {
+  if (bytes.length <= DEFLATE_BYTES_MIN) return bytes;
+  const deflated = deflateSync(bytes, { level: constants.Z_BEST_SPEED });
+  return deflated.length < bytes.length ? deflated : bytes;
+}
+
+/** The content of `size` bytes that was stored so, or null when it is not what the digest says. */
+export function inflateContent(digest: Digest, size: number, stored: Uint8Array): Uint8Array | null {
+  let bytes = stored;
+  try {
+    if (stored.length < size) bytes = inflateSync(stored, { maxOutputLength: size });
+  } catch {
+    return null;
+  }
+  return Buffer.from(nodeCrypto.sha256(bytes)).toString('hex') === digest ? bytes : null;
+}
+
+/** Carries batches out, each as one durable transaction. */
+export function committer(database: Database.Database): (wire: WireBatch) => void {
+  const steps = Object.entries(STEPS) as [Step, string][];
+  const statements = steps.map(([step, sql]) => [step, database.prepare<unknown[]>(sql)] as const);
+  const run = database.transaction((wire: WireBatch): void => {
+    for (const [step, statement] of statements) {
+      const part = wire[step];
+      if (part === undefined) continue;
+      if (part.blobs === undefined) {
+        for (const row of part.rows) statement.run(row);
+        continue;
+      }
+      const blobs = unpack(part.blobs);
+      for (const [i, row] of part.rows.entries()) {
+        const blob = step === 'contents' ? deflateContent(blobs[i]!) : blobs[i]!;
+        statement.run([...row, blob]);
+      }
+    }
+  });
+  return (wire) => run.immediate(wire);
+}

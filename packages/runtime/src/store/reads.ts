@@ -1,0 +1,114 @@
+import type Database from 'better-sqlite3';
+import { WaggleError, type CustomerId, type Digest, type Epoch } from '@waggle/protocol/base';
+import { inflateContent } from './commit.ts';
+import { controlChunk, recordOf, usageChunk, type ControlChunk, type Row, type UsageChunk } from './rows.ts';
+import { USAGE_COLUMNS } from './schema.ts';
+import type {
+  ContentEntry,
+  IdempotencyRow,
+  LeafRow,
+  Loaded,
+  RecordQuery,
+  RequestRecord,
+  SealedEpoch,
+  SealedSummary,
+  StatementRow,
+  VectorRow,
+} from './types.ts';
+
+/** Registers read at once when loading. */
+const CHUNK_ROWS = 10_000;
+
+const SEALED = 'epoch, first_leaf AS firstLeaf, tree_size AS treeSize, root, header, checkpoint, details';
+const STATEMENT = 'customer, epoch, origin, leaf_index AS leafIndex, bytes';
+const RECORD_PAGE = 'time_ms >= ? AND time_ms < ? AND (time_ms, seq) > (?, ?) ORDER BY time_ms, seq LIMIT ?';
+
+/** A chunk of registers, and where the next one starts: null after the last. */
+export interface Chunk<T> {
+  readonly chunk: T;
+  readonly next: Row | null;
+}
+
+const nextOf = (rows: readonly Row[], keys: readonly number[]): Row | null =>
+  rows.length < CHUNK_ROWS ? null : keys.map((column) => rows.at(-1)![column]!);
+
+/** The worker's side of each read of `Store`; prepared once. Limits have been checked by the caller. */
+export function reader(database: Database.Database) {
+  const prepare = <T>(sql: string) => database.prepare<unknown[], T>(sql);
+  const meta = prepare<{ key: string; value: string }>('SELECT key, value FROM meta');
+  const vectors = prepare<VectorRow>('SELECT class, writer, up_to AS upTo FROM vector');
+  const summaries = prepare<SealedSummary>(
+    'SELECT epoch, first_leaf AS firstLeaf, tree_size AS treeSize, root FROM sealed ORDER BY epoch',
+  );
+  const control = prepare<Row>(
+    `SELECT replica, key, version, value, signature FROM control WHERE (replica, key) > (?, ?)
+    ORDER BY replica, key LIMIT ${CHUNK_ROWS}`,
+  ).raw();
+  const usage = prepare<Row>(
+    `SELECT replica, run, epoch, customer, sku, version, ${USAGE_COLUMNS.join(', ')} FROM usage
+    WHERE (replica, run, epoch, customer, sku) > (?, ?, ?, ?, ?)
+    ORDER BY replica, run, epoch, customer, sku LIMIT ${CHUNK_ROWS}`,
+  ).raw();
+  const sealed = prepare<SealedEpoch>(`SELECT ${SEALED} FROM sealed WHERE epoch >= ? ORDER BY epoch LIMIT ?`);
+  const statements = prepare<StatementRow>(
+    `SELECT ${STATEMENT} FROM statement
+    WHERE leaf_index > ? AND leaf_index >= (SELECT first_leaf FROM sealed WHERE epoch = ?)
+      AND leaf_index < (SELECT tree_size FROM sealed WHERE epoch = ?) ORDER BY leaf_index LIMIT ?`,
+  );
+  const statementsOf = prepare<StatementRow>(
+    `SELECT ${STATEMENT} FROM statement WHERE customer = ? AND epoch BETWEEN ? AND ?
+      AND EXISTS (SELECT 1 FROM sealed WHERE sealed.epoch = statement.epoch) ORDER BY epoch, origin LIMIT ?`,
+  );
+  const leaves = prepare<LeafRow>('SELECT idx AS "index", data FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx');
+  const tile = prepare<Uint8Array>('SELECT hashes FROM tile WHERE level = ? AND idx = ?').pluck();
+  const content = prepare<{ size: number; bytes: Uint8Array }>('SELECT size, bytes FROM content WHERE digest = ?');
+  const contents = prepare<ContentEntry>(
+    'SELECT digest, epoch, size FROM content WHERE digest > ? ORDER BY digest LIMIT ?',
+  );
+  const records = prepare<Row>(`SELECT * FROM record INDEXED BY record_time WHERE ${RECORD_PAGE}`).raw();
+  const recordsOf = prepare<Row>(
+    `SELECT * FROM record INDEXED BY record_customer WHERE customer = ? AND ${RECORD_PAGE}`,
+  ).raw();
+  const idempotency = prepare<IdempotencyRow>(
+    `SELECT customer, key, request_hash AS requestHash, result, expires_ms AS expiresMs, repeats FROM idempotency
+    WHERE customer = ? AND key = ? AND expires_ms > ?`,
+  );
+
+  return {
+    load: (): Loaded => ({
+      meta: new Map(meta.all().map(({ key, value }) => [key, value])),
+      vectors: vectors.all(),
+      sealed: summaries.all(),
+    }),
+    controlFrom(after: Row | null): Chunk<ControlChunk> {
+      const rows = control.all(...(after ?? ['', '']));
+      return { chunk: controlChunk(rows), next: nextOf(rows, [0, 1]) };
+    },
+    usageFrom(after: Row | null): Chunk<UsageChunk> {
+      const rows = usage.all(...(after ?? ['', 0, 0, '', '']));
+      return { chunk: usageChunk(rows), next: nextOf(rows, [0, 1, 2, 3, 4]) };
+    },
+    sealedRange: (from: Epoch, limit: number): SealedEpoch[] => sealed.all(from, limit),
+    statements: (epoch: Epoch, afterLeaf: number, limit: number): StatementRow[] =>
+      statements.all(afterLeaf, epoch, epoch, limit),
+    statementsOf: (customer: CustomerId, from: Epoch, to: Epoch, limit: number): StatementRow[] =>
+      statementsOf.all(customer, from, to, limit),
+    leaves: (from: number, to: number): LeafRow[] => leaves.all(from, to),
+    tile: (level: number, index: number): Uint8Array | null => tile.get(level, index) ?? null,
+    content(digest: Digest): Uint8Array | null {
+      const row = content.get(digest);
+      if (row === undefined) return null;
+      const bytes = inflateContent(digest, row.size, row.bytes);
+      if (bytes === null) throw new WaggleError('DATA_DAMAGED', `Expected the content ${digest}, received other bytes`);
+      return bytes;
+    },
+    contentDigests: (after: string, limit: number): ContentEntry[] => contents.all(after, limit),
+    records({ customer, fromMs, toMs, after, limit }: RecordQuery): RequestRecord[] {
+      const page = [fromMs, toMs, after?.timeMs ?? fromMs, after?.seq ?? 0, limit];
+      const rows = customer === undefined ? records.all(...page) : recordsOf.all(customer, ...page);
+      return rows.map(recordOf);
+    },
+    idempotency: (customer: CustomerId, key: string, nowMs: number): IdempotencyRow | null =>
+      idempotency.get(customer, key, nowMs) ?? null,
+  };
+}

@@ -1,0 +1,228 @@
+import { once } from 'node:events';
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { assert, WaggleError, type Epoch } from '@waggle/protocol/base';
+import { toWire } from './commit.ts';
+import { DATABASE_FILE } from './database.ts';
+import type { Outcome } from './failures.ts';
+import type { Chunk } from './reads.ts';
+import type { RecordFileTask } from './record-worker.ts';
+import { controlRows, usageRows, type Row } from './rows.ts';
+import {
+  CONTENTS_PAGE_MAX,
+  LEAVES_PAGE_MAX,
+  RECORDS_PAGE_MAX,
+  SEALED_PAGE_MAX,
+  STATEMENTS_PAGE_MAX,
+  type RecordQuery,
+  type RequestRecord,
+  type Rolled,
+  type Store,
+  type StoreOptions,
+} from './types.ts';
+import type { Operation, Operations, Reply, Request } from './worker.ts';
+
+/** Calls that may wait for the worker; the driver has one commit under way at a time, the rest are reads. */
+const CALLS_MAX = 1_024;
+
+/** The threads' code: always the built one, also when the sources run (tests). */
+const WORKER_URL = new URL('../../dist/store/worker.js', import.meta.url);
+const RECORD_WORKER_URL = new URL('../../dist/store/record-worker.js', import.meta.url);
+
+interface Waiting {
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: WaggleError) => void;
+}
+
+/** Calls of operations in the worker, by number. */
+class Calls {
+  readonly #worker: Worker;
+  readonly #waiting = new Map<number, Waiting>();
+  #lastId = 0;
+  #ended: WaggleError | null = null;
+
+  /** Resolves when the worker has opened the store. */
+  readonly opened: Promise<unknown>;
+  /** Resolves when the worker has ended. */
+  readonly exited: Promise<void>;
+
+  constructor(options: StoreOptions) {
+    this.#worker = new Worker(WORKER_URL, { workerData: options, execArgv: [] });
+    this.opened = new Promise((resolve, reject) => this.#waiting.set(0, { resolve, reject }));
+    this.#worker.on('message', (reply: Reply) => this.#settle(reply));
+    this.#worker.on('error', (error) => this.#end(new WaggleError('STORE_FAILED', error.message, { cause: error })));
+    this.exited = new Promise((resolve) => {
+      this.#worker.on('exit', () => {
+        this.#end(new WaggleError('STORE_FAILED', 'Expected an open store, but it is closed'));
+        resolve();
+      });
+    });
+  }
+
+  #settle(reply: Reply): void {
+    const waiting = this.#waiting.get(reply.id);
+    this.#waiting.delete(reply.id);
+    if ('code' in reply) waiting?.reject(new WaggleError(reply.code, reply.message));
+    else waiting?.resolve(reply.value);
+  }
+
+  /** Fails what waits and whatever comes. */
+  #end(error: WaggleError): void {
+    this.#ended ??= error;
+    for (const { reject } of this.#waiting.values()) reject(this.#ended);
+    this.#waiting.clear();
+  }
+
+  /** From now on new calls fail; those that wait are carried out. */
+  refuse(): void {
+    this.#ended ??= new WaggleError('STORE_FAILED', 'Expected an open store, but it is closed');
+  }
+
+  call<O extends Operation>(
+    operation: O,
+    args: Parameters<Operations[O]>,
+    transfer: ArrayBuffer[] = [],
+  ): Promise<ReturnType<Operations[O]>> {
+    if (this.#ended !== null) return Promise.reject(this.#ended);
+    if (this.#waiting.size >= CALLS_MAX)
+      return Promise.reject(new WaggleError('STORE_BUSY', `Expected at most ${CALLS_MAX} waiting calls of the store`));
+    const id = ++this.#lastId;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve: resolve as Waiting['resolve'], reject });
+      this.#worker.postMessage({ id, operation, args } satisfies Request, transfer);
+    });
+  }
+}
+
+const checkPage = (limit: number, max: number): void =>
+  assert(Number.isInteger(limit) && limit >= 1 && limit <= max, `a page of 1 to ${max}, not ${limit}`);
+
+/** Reads chunk after chunk, the next one while this one is taken in. */
+async function loadAll<T>(read: (after: Row | null) => Promise<Chunk<T>>, take: (chunk: T) => void): Promise<void> {
+  let reading: Promise<Chunk<T>> | null = read(null);
+  while (reading !== null) {
+    const { chunk, next }: Chunk<T> = await reading;
+    reading = next === null ? null : read(next);
+    reading?.catch(() => undefined); // Seen at the next await; not lost if `take` throws.
+    take(chunk);
+  }
+}
+
+/** Writes a file of records in a thread of its own: commits go on meanwhile. */
+async function writeRecordFile(task: RecordFileTask): Promise<void> {
+  const worker = new Worker(RECORD_WORKER_URL, { workerData: task, execArgv: [] });
+  const [outcome] = (await once(worker, 'message')) as [Outcome];
+  if ('code' in outcome) throw new WaggleError(outcome.code, outcome.message);
+}
+
+const fileBytes = async (path: string): Promise<number> => {
+  try {
+    return (await stat(path)).size;
+  } catch {
+    return 0;
+  }
+};
+
+/**
+ * Opens the store of a data directory, which must be locked, or creates it. It runs in a thread of its own. Throws
+ * `DATA_DAMAGED` and `DATA_NEWER`, having written nothing, `STORE_FULL` and `STORE_FAILED`.
+ */
+export async function openStore(options: StoreOptions): Promise<Store> {
+  const calls = new Calls(options);
+  try {
+    await calls.opened;
+  } catch (error) {
+    await calls.exited;
+    throw error;
+  }
+  let closing: Promise<void> | null = null;
+
+  async function records(query: RecordQuery): Promise<RequestRecord[]> {
+    checkPage(query.limit, RECORDS_PAGE_MAX);
+    return calls.call('records', [query]);
+  }
+
+  async function* streamRecords(query: Omit<RecordQuery, 'limit' | 'after'>): AsyncGenerator<RequestRecord> {
+    let page = await records({ ...query, limit: RECORDS_PAGE_MAX });
+    while (page.length > 0) {
+      yield* page;
+      const after = page.at(-1)!;
+      page = page.length < RECORDS_PAGE_MAX ? [] : await records({ ...query, after, limit: RECORDS_PAGE_MAX });
+    }
+  }
+
+  async function rollRecords(epochBefore: Epoch): Promise<Rolled> {
+    let files = 0;
+    let records = 0;
+    for (;;) {
+      const step = await calls.call('rollStep', [epochBefore]);
+      if (step.kind === 'done') return { files, records };
+      if (step.kind === 'deleted') {
+        records += step.records;
+        continue;
+      }
+      await writeRecordFile({ directory: options.directory, part: step.part });
+      await calls.call('rollWritten', [step.part]);
+      files++;
+    }
+  }
+
+  return {
+    load: () => calls.call('load', []),
+    loadControl: (onChunk) =>
+      loadAll(
+        (after) => calls.call('controlFrom', [after]),
+        (chunk) => onChunk(controlRows(chunk)),
+      ),
+    loadUsage: (onChunk) =>
+      loadAll(
+        (after) => calls.call('usageFrom', [after]),
+        (chunk) => onChunk(usageRows(chunk)),
+      ),
+    async commit(batch) {
+      const { wire, transfer } = toWire(batch);
+      await calls.call('commit', [wire], transfer);
+    },
+    async sealedEpoch(epoch) {
+      const [found] = await calls.call('sealedRange', [epoch, 1]);
+      return found?.epoch === epoch ? found : null;
+    },
+    async sealedRange(from, limit) {
+      checkPage(limit, SEALED_PAGE_MAX);
+      return calls.call('sealedRange', [from, limit]);
+    },
+    async statements(epoch, afterLeaf, limit) {
+      checkPage(limit, STATEMENTS_PAGE_MAX);
+      return calls.call('statements', [epoch, afterLeaf ?? -1, limit]);
+    },
+    async statementsOf(customer, fromEpoch, toEpoch, limit) {
+      checkPage(limit, STATEMENTS_PAGE_MAX);
+      return calls.call('statementsOf', [customer, fromEpoch, toEpoch, limit]);
+    },
+    async leaves(from, to) {
+      assert(to - from <= LEAVES_PAGE_MAX, `at most ${LEAVES_PAGE_MAX} leaves, not ${to - from}`);
+      return calls.call('leaves', [from, to]);
+    },
+    tile: (level, index) => calls.call('tile', [level, index]),
+    content: (digest) => calls.call('content', [digest]),
+    async contentDigests(after, limit) {
+      checkPage(limit, CONTENTS_PAGE_MAX);
+      return calls.call('contentDigests', [after ?? '', limit]);
+    },
+    records,
+    streamRecords,
+    idempotency: (customer, key, nowMs) => calls.call('idempotency', [customer, key, nowMs]),
+    rollRecords,
+    async sizes() {
+      const path = join(options.directory, DATABASE_FILE);
+      const [databaseBytes, walBytes] = await Promise.all([fileBytes(path), fileBytes(`${path}-wal`)]);
+      return { databaseBytes, walBytes };
+    },
+    close() {
+      closing ??= calls.call('close', []).finally(() => calls.exited);
+      calls.refuse();
+      return closing;
+    },
+  };
+}

@@ -1,0 +1,60 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import { assert, WaggleError } from '@waggle/protocol/base';
+import { committer } from './commit.ts';
+import { openDatabase } from './database.ts';
+import { outcomeOf, type Outcome } from './failures.ts';
+import { reader } from './reads.ts';
+import { roller } from './roll.ts';
+import type { StoreOptions } from './types.ts';
+
+/** What the worker does for the main thread; arguments and results cross by structured clone. */
+function operations(options: StoreOptions) {
+  const database = openDatabase(options);
+  return {
+    ...reader(database),
+    ...roller(database, options.directory),
+    commit: committer(database),
+    close(): void {
+      database.pragma('wal_checkpoint(TRUNCATE)');
+      database.close();
+    },
+  };
+}
+export type Operations = ReturnType<typeof operations>;
+export type Operation = keyof Operations;
+
+export interface Request {
+  readonly id: number;
+  readonly operation: Operation;
+  readonly args: readonly unknown[];
+}
+/** `id` 0 answers the start. */
+export type Reply = Outcome & { readonly id: number };
+
+const port = parentPort;
+assert(port !== null, 'the store runs in a worker thread');
+
+/** The first failure after which nothing on disk can be relied on: from then on nothing is done any more. */
+let failed: WaggleError | null = null;
+
+function answer(id: number, work: () => unknown): Outcome {
+  const outcome = outcomeOf(() => {
+    if (failed !== null) throw failed;
+    return work();
+  });
+  if ('code' in outcome && outcome.code === 'STORE_FAILED') failed ??= new WaggleError(outcome.code, outcome.message);
+  port!.postMessage({ ...outcome, id } satisfies Reply);
+  return outcome;
+}
+
+let opened: Operations | undefined;
+answer(0, () => {
+  opened = operations(workerData as StoreOptions);
+});
+const store = opened;
+if (store !== undefined)
+  port.on('message', ({ id, operation, args }: Request) => {
+    const run = store[operation] as (...args: readonly unknown[]) => unknown;
+    answer(id, () => run(...args));
+    if (operation === 'close') port.close();
+  });
