@@ -11,6 +11,7 @@ const project = (name: string, include: string[], extra: Record<string, unknown>
 export default defineConfig({
   test: {
     globalSetup: ['test/build.ts'],
+    reporters: ['default'],
     projects: [
       project('tidy', ['test/tidy.test.ts']),
       project('unit', ['packages/*/test/**/*.test.ts', 'apps/*/test/**/*.test.ts'], { testTimeout: 60_000 }),

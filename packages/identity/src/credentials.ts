@@ -16,7 +16,8 @@ const FORM = /^wg[lt]_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}$/;
 const SECRET_START = 'wgl_'.length + ID_DIGITS + '_'.length;
 /** A token that an operator brought: no control characters, no spaces, not mistakable for one of ours. */
 const OWN_TOKEN = /^(?!wg[lt]_)[!-~]{16,256}$/;
-const CREDENTIAL_LENGTH_MAX = 256;
+/** The longest text that is looked at. */
+export const CREDENTIAL_LENGTH_MAX = 256;
 
 /** The number that the bytes are, big-endian, as exactly that many base62 digits. */
 function base62(bytes: Uint8Array, digits: number): string {

@@ -4,6 +4,8 @@ import {
   base64,
   compareText,
   hex,
+  present,
+  utf8,
   WaggleError,
   type CustomerId,
   type ReplicaId,
@@ -24,14 +26,16 @@ export const ENTRY_NAME_PATTERN = '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$';
 const NAME = new RegExp(ENTRY_NAME_PATTERN);
 
 export const PRESETS_MAX = 100;
-/** Names and values of a preset's parameters together, in UTF-16 units. */
-export const PRESET_LENGTH_MAX = 2_048;
-/** Names and values of the profile's fields together, in UTF-16 units. */
-export const PROFILE_LENGTH_MAX = 16 * 1024;
+/** Parameters of a preset, and fields of a profile. */
+export const ENTRIES_MAX = 100;
+/** Names and values of a preset's parameters together, in bytes of UTF-8. */
+export const PRESET_BYTES_MAX = 2 * 1024;
+/** Names and values of the profile's fields together, in bytes of UTF-8. */
+export const PROFILE_BYTES_MAX = 16 * 1024;
 /** Changes of one customer's document. Opening one takes up to 80 µs a change (measured with 100 presets), on the main thread. */
 export const CHANGES_MAX = 2_000;
-/** One change as base64: a whole profile in three bytes a character, and room for the rest. */
-const CHANGE_LENGTH_MAX = 80 * 1024;
+/** One change in base64, in characters: a whole profile with its names twice over, well within one message of 64 KiB. */
+const CHANGE_LENGTH_MAX = 48 * 1024;
 /** Projections kept, last used first out. */
 const OPEN_ACCOUNTS_MAX = 256;
 
@@ -120,7 +124,7 @@ export class Documents {
   /** Sets a preset, as a whole: of two concurrent ones under a name one stands. Throws `REQUEST_INVALID`. */
   putPreset(customer: CustomerId, name: string, preset: Preset): Write[] {
     checkName('a preset', name);
-    checkTexts(`preset ${name}`, preset, PRESET_LENGTH_MAX);
+    checkTexts(`preset ${name}`, preset, PRESET_BYTES_MAX);
     const { presets } = this.account(customer);
     if (!Object.hasOwn(presets, name) && Object.keys(presets).length >= PRESETS_MAX)
       throw new WaggleError('REQUEST_INVALID', `Expected at most ${PRESETS_MAX} presets, received one more`);
@@ -147,7 +151,7 @@ export class Documents {
       ([name, text]) => text !== (Object.hasOwn(profile, name) ? profile[name] : null),
     );
     const next = Object.entries({ ...profile, ...patch }).filter(([, text]) => text !== null);
-    checkTexts('the profile', Object.fromEntries(next) as Record<string, string>, PROFILE_LENGTH_MAX);
+    checkTexts('the profile', Object.fromEntries(next) as Record<string, string>, PROFILE_BYTES_MAX);
     if (changed.length === 0) return [];
     return this.#change(customer, (doc) => {
       for (const [name, text] of changed)
@@ -174,8 +178,9 @@ export class Documents {
     const doc = Automerge.change(this.#load(changes), { time: 0 }, edit);
     const change = Automerge.getLastLocalChange(doc);
     Automerge.free(doc);
-    assert(change !== undefined, 'an edit makes a change');
-    return [{ key: `doc/${customer}/${GENERATION}/${seq}`, value: JSON.stringify(base64.encode(change)) }];
+    const value = JSON.stringify(base64.encode(present(change, 'the change of an edit')));
+    assert(value.length <= CHANGE_LENGTH_MAX, `a change within its bound, not of ${value.length} characters`);
+    return [{ key: `doc/${customer}/${GENERATION}/${seq}`, value }];
   }
 
   /** The document of all changes that can be read: the same one whatever their order, as they are sorted first. */
@@ -248,9 +253,9 @@ function checkName(what: string, name: string): void {
     );
 }
 
-/** Names of the right form, well-formed texts, and together not longer than `lengthMax`. */
-function checkTexts(what: string, entries: Readonly<Record<string, string>>, lengthMax: number): void {
-  let length = 0;
+/** Names of the right form, well-formed texts, not too many, and together at most `bytesMax`. */
+function checkTexts(what: string, entries: Readonly<Record<string, string>>, bytesMax: number): void {
+  let bytes = 0;
   for (const [name, text] of Object.entries(entries)) {
     checkName(`an entry of ${what}`, name);
     if (typeof text !== 'string' || /\p{Cs}/u.test(text))
@@ -258,11 +263,11 @@ function checkTexts(what: string, entries: Readonly<Record<string, string>>, len
         'REQUEST_INVALID',
         `Expected a text for ${name} in ${what}, received ${JSON.stringify(text)?.slice(0, 80)}`,
       );
-    length += name.length + text.length;
+    bytes += utf8(name).length + utf8(text).length;
   }
-  if (length > lengthMax)
-    throw new WaggleError(
-      'REQUEST_INVALID',
-      `Expected at most ${lengthMax} characters for ${what}, received ${length}`,
-    );
+  const count = Object.keys(entries).length;
+  if (count > ENTRIES_MAX)
+    throw new WaggleError('REQUEST_INVALID', `Expected at most ${ENTRIES_MAX} entries of ${what}, received ${count}`);
+  if (bytes > bytesMax)
+    throw new WaggleError('REQUEST_INVALID', `Expected at most ${bytesMax} bytes for ${what}, received ${bytes}`);
 }

@@ -224,8 +224,9 @@ export class Identity {
 
   /** By creation. Throws `CUSTOMER_UNKNOWN`. */
   listKeys(customer: string): KeyView[] {
-    const keys = this.#views.authentication.keys.of(this.#views.customers.created(customer));
-    return inOrder(keys.map(({ id, key }) => ({ id, createdMs: key.createdMs, scopes: key.scopes }))).map(
+    const { keys } = this.#views.authentication;
+    const found = keys.of(this.#views.customers.created(customer));
+    return inOrder(found.map(([id, row]) => ({ id, createdMs: keys.createdMs(row), scopes: keys.scopes(row) }))).map(
       ({ createdMs, ...key }) => ({
         ...key,
         createdAt: rfc3339(createdMs),
@@ -277,7 +278,9 @@ export class Identity {
   revokeKey(context: Context, customer: string, keyId: string): Write[] {
     const record = this.#views.customers.created(customer);
     const id = keyId as KeyId;
-    if (this.#views.authentication.keys.get(id)?.customer !== record)
+    const { keys } = this.#views.authentication;
+    const row = keys.find(id);
+    if (row === undefined || keys.customer(row) !== record)
       throw new WaggleError(
         'NOT_FOUND',
         `Expected a key of customer ${record.id}, received ${JSON.stringify(keyId.slice(0, 80))}`,

@@ -2,8 +2,8 @@ export { isOwnToken, urlKeySeed } from './credentials.ts';
 export {
   ENTRY_NAME_PATTERN,
   PRESETS_MAX,
-  PROFILE_LENGTH_MAX,
-  PRESET_LENGTH_MAX,
+  PROFILE_BYTES_MAX,
+  PRESET_BYTES_MAX,
   type Account,
   type Preset,
 } from './documents.ts';

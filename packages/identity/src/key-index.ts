@@ -3,16 +3,12 @@ import type { CustomerRecord } from './customers.ts';
 import { isLower, type KeyFact } from './facts.ts';
 import { SCOPES, type Scope } from './principals.ts';
 
-/** A key as the index holds it. `hash` and `urlKey` are views of 32 bytes: compare or copy, do not keep. */
-export interface IndexedKey {
-  readonly customer: CustomerRecord;
-  readonly hash: Uint8Array;
-  readonly urlKey: Uint8Array;
-  readonly scopes: readonly Scope[];
-  readonly createdMs: number;
-}
+/** Where a key stands in the index. */
+export type KeyRow = number & { readonly __keyRow: unique symbol };
 
 const ROWS_FIRST = 64;
+/** Bytes of hash and URL key together. */
+const STRIDE = 64;
 /** Every set of scopes, by its bits. */
 const SCOPE_SETS = Array.from({ length: 1 << SCOPES.length }, (_, bits) =>
   SCOPES.filter((_scope, i) => bits & (1 << i)),
@@ -25,58 +21,65 @@ const bitsOf = (scopes: readonly Scope[]): number =>
  * Of two records under one id (which chance does not bring about) the lower (created, replica) stands at every node.
  */
 export class KeyIndex {
-  readonly #rows = new Map<KeyId, number>();
+  readonly #rows = new Map<KeyId, KeyRow>();
   readonly #customers: CustomerRecord[] = [];
   readonly #creators: ReplicaId[] = [];
-  #bytes = new Uint8Array(ROWS_FIRST * 64);
+  #bytes = new Uint8Array(ROWS_FIRST * STRIDE);
   #createdMs = new Float64Array(ROWS_FIRST);
   #scopes = new Uint8Array(ROWS_FIRST);
-
-  get size(): number {
-    return this.#rows.size;
-  }
 
   fold(replica: ReplicaId, id: KeyId, fact: KeyFact, customer: CustomerRecord): void {
     const known = this.#rows.get(id);
     if (known !== undefined && !isLower(fact.createdMs, replica, this.#createdMs[known]!, this.#creators[known]!))
       return;
-    const row = known ?? this.#rows.size;
+    const row = known ?? (this.#rows.size as KeyRow);
     if (row === this.#createdMs.length) this.#grow();
     this.#rows.set(id, row);
     this.#customers[row] = customer;
     this.#creators[row] = replica;
-    this.#bytes.set(fact.hash, row * 64);
-    this.#bytes.set(fact.urlKey, row * 64 + 32);
+    this.#bytes.set(fact.hash, row * STRIDE);
+    this.#bytes.set(fact.urlKey, row * STRIDE + 32);
     this.#createdMs[row] = fact.createdMs;
     this.#scopes[row] = bitsOf(fact.scopes);
   }
 
-  get(id: KeyId): IndexedKey | undefined {
-    const row = this.#rows.get(id);
-    return row === undefined ? undefined : this.#at(row);
+  find(id: KeyId): KeyRow | undefined {
+    return this.#rows.get(id);
   }
 
-  /** Keys of one customer, by a scan: for management, not for requests. */
-  of(customer: CustomerRecord): { readonly id: KeyId; readonly key: IndexedKey }[] {
-    const keys: { id: KeyId; key: IndexedKey }[] = [];
-    for (const [id, row] of this.#rows) if (this.#customers[row] === customer) keys.push({ id, key: this.#at(row) });
+  /** SHA-256 of the key's text: a view, to compare and not to keep. */
+  hash(row: KeyRow): Uint8Array {
+    return this.#bytes.subarray(row * STRIDE, row * STRIDE + 32);
+  }
+
+  /** A copy of the public key of signed URLs. */
+  urlKey(row: KeyRow): Uint8Array {
+    return this.#bytes.slice(row * STRIDE + 32, row * STRIDE + 64);
+  }
+
+  customer(row: KeyRow): CustomerRecord {
+    return this.#customers[row]!;
+  }
+
+  scopes(row: KeyRow): readonly Scope[] {
+    return SCOPE_SETS[this.#scopes[row]!]!;
+  }
+
+  createdMs(row: KeyRow): number {
+    return this.#createdMs[row]!;
+  }
+
+  /** Keys of one customer, by a scan of all: for management, not for requests. */
+  of(customer: CustomerRecord): (readonly [KeyId, KeyRow])[] {
+    const keys: (readonly [KeyId, KeyRow])[] = [];
+    for (const entry of this.#rows) if (this.#customers[entry[1]] === customer) keys.push(entry);
     return keys;
-  }
-
-  #at(row: number): IndexedKey {
-    return {
-      customer: this.#customers[row]!,
-      hash: this.#bytes.subarray(row * 64, row * 64 + 32),
-      urlKey: this.#bytes.subarray(row * 64 + 32, row * 64 + 64),
-      scopes: SCOPE_SETS[this.#scopes[row]!]!,
-      createdMs: this.#createdMs[row]!,
-    };
   }
 
   #grow(): void {
     const rows = Math.ceil(this.#createdMs.length * 1.5);
     const grown = <T extends Uint8Array | Float64Array>(to: T, from: T): T => (to.set(from), to);
-    this.#bytes = grown(new Uint8Array(rows * 64), this.#bytes);
+    this.#bytes = grown(new Uint8Array(rows * STRIDE), this.#bytes);
     this.#createdMs = grown(new Float64Array(rows), this.#createdMs);
     this.#scopes = grown(new Uint8Array(rows), this.#scopes);
   }

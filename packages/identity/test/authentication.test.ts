@@ -12,13 +12,17 @@ vi.mock('node:crypto', async (original) => {
 
 /** A key with the id of another, its own secret and a right checksum. */
 function withIdOf(key: string): string {
-  const digits = [...key.slice(4, 16)].map((digit) => '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'.indexOf(digit));
+  const digits = [...key.slice(4, 16)].map((digit) =>
+    '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'.indexOf(digit),
+  );
   const random = seededRandom(99);
   return makeCredential('wgl', { below: () => digits.shift()!, bytes: (length) => random.bytes(length) }).text;
 }
 
 describe('authentication', () => {
-  beforeEach(() => vi.mocked(timingSafeEqual).mockClear());
+  beforeEach(() => {
+    vi.mocked(timingSafeEqual).mockClear();
+  });
 
   it('knows a customer by its key and a token by its role', () => {
     const node = new TestNode('a');
@@ -56,7 +60,11 @@ describe('authentication', () => {
   it('says by code why it refuses', () => {
     const node = new TestNode('a');
     const { identity, context } = node;
-    const [revoked, suspended, deleted] = ['revoked', 'suspended', 'deleted'].map((id) => node.customer(id)) as [string, string, string];
+    const [revoked, suspended, deleted] = ['revoked', 'suspended', 'deleted'].map((id) => node.customer(id)) as [
+      string,
+      string,
+      string,
+    ];
     node.do(identity.revokeKey(context, 'revoked', revoked.slice(4, 16)));
     node.do(identity.suspend(context, 'suspended'));
     node.do(identity.deleteCustomer(context, 'deleted'));
@@ -112,7 +120,8 @@ describe('authentication', () => {
       keys.push(text);
     }
     expect([node.identity.customers, node.identity.refused]).toEqual([100_000, 0]);
-    for (let i = 0; i < 100_000; i += 97) expect(node.identity.authenticate(keys[i])).toMatchObject({ customer: `c${i}`, scopes: ['resize'] });
+    for (let i = 0; i < 100_000; i += 97)
+      expect(node.identity.authenticate(keys[i])).toMatchObject({ customer: `c${i}`, scopes: ['resize'] });
     node.do(node.identity.deleteCustomer(node.context, 'c500'));
     expect(codeOf(() => node.identity.authenticate(keys[500]))).toBe('CUSTOMER_DELETED');
     expect(node.identity.listKeys('c501').map(({ id }) => id)).toEqual([keys[501]!.slice(4, 16)]);
@@ -126,7 +135,9 @@ describe('authorization', () => {
     const key = { kind: 'customer', customer: 'acme', keyId: 'k', scopes: ['read'] } as never;
     for (const role of ['operator', 'auditor', 'metrics'] as const)
       for (const asked of ['operator', 'auditor', 'metrics'] as const)
-        expect(codeOf(() => authorize(token(role), asked))).toBe(role === asked || role === 'operator' ? 'none' : 'ROLE_REQUIRED');
+        expect(codeOf(() => authorize(token(role), asked))).toBe(
+          role === asked || role === 'operator' ? 'none' : 'ROLE_REQUIRED',
+        );
     expect(codeOf(() => authorize(key, 'metrics'))).toBe('ROLE_REQUIRED');
     expect(authorizeCustomer(key, 'read')).toBe('acme');
     expect(codeOf(() => authorizeCustomer(key, 'resize'))).toBe('ROLE_REQUIRED');

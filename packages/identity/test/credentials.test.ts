@@ -2,11 +2,19 @@ import { crc32 } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { seededRandom, utf8, WaggleError } from '@waggle/protocol/base';
-import { credentialHash, isOwnToken, makeCredential, ownTokenId, parseCredential, urlKeySeed } from '../src/credentials.ts';
+import {
+  credentialHash,
+  isOwnToken,
+  makeCredential,
+  ownTokenId,
+  parseCredential,
+  urlKeySeed,
+} from '../src/credentials.ts';
 import { codeOf, nodeCrypto, TestNode } from './support.ts';
 
 const DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
-const base62 = (text: string): bigint => [...text].reduce((number, digit) => number * 62n + BigInt(DIGITS.indexOf(digit)), 0n);
+const base62 = (text: string): bigint =>
+  [...text].reduce((number, digit) => number * 62n + BigInt(DIGITS.indexOf(digit)), 0n);
 
 describe('credentials', () => {
   it('are prefix, id, secret and the CRC-32 of what comes before', () => {
@@ -39,7 +47,10 @@ describe('credentials', () => {
           if (other === text[i]) continue;
           const changed = text.slice(0, i) + other + text.slice(i + 1);
           // With another prefix it may pass for an operator's own token, which is then not known.
-          const expected = changed.startsWith('wgl_') || changed.startsWith('wgt_') ? ['KEY_MALFORMED'] : ['KEY_MALFORMED', 'KEY_UNKNOWN'];
+          const expected =
+            changed.startsWith('wgl_') || changed.startsWith('wgt_')
+              ? ['KEY_MALFORMED']
+              : ['KEY_MALFORMED', 'KEY_UNKNOWN'];
           expect(expected).toContain(codeOf(() => node.identity.authenticate(changed)));
         }
   });
@@ -66,7 +77,14 @@ describe('credentials', () => {
 
   it('can be an operator’s own: 16 to 256 printable ASCII characters', () => {
     expect(isOwnToken('correct-horse-battery')).toBe(true);
-    for (const text of ['short', 'with a space in it', 'wgl_0123456789abcdef', 'wgt_0123456789abcdef', 'ünïcödé-0123456789', 'x'.repeat(257)])
+    for (const text of [
+      'short',
+      'with a space in it',
+      'wgl_0123456789abcdef',
+      'wgt_0123456789abcdef',
+      'ünïcödé-0123456789',
+      'x'.repeat(257),
+    ])
       expect(isOwnToken(text)).toBe(false);
     const id = ownTokenId(credentialHash(nodeCrypto, 'correct-horse-battery'));
     const digest = BigInt(`0x${Buffer.from(nodeCrypto.sha256(utf8('correct-horse-battery'))).toString('hex')}`);

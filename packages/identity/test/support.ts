@@ -1,5 +1,15 @@
 import { createPrivateKey, createPublicKey, sign } from 'node:crypto';
-import { concat, hex, HybridClock, seededRandom, utf8, WaggleError, type ReplicaId, type Run, type Signer } from '@waggle/protocol/base';
+import {
+  concat,
+  hex,
+  HybridClock,
+  seededRandom,
+  utf8,
+  WaggleError,
+  type ReplicaId,
+  type Run,
+  type Signer,
+} from '@waggle/protocol/base';
 import { nodeCrypto } from '../../protocol/test/support.ts';
 import { Identity, type Actor, type Limits, type Write } from '../src/index.ts';
 import type { FoldedRegister } from '../src/views.ts';
@@ -12,7 +22,10 @@ const PKCS8_PREFIX = hex.decode('302e020100300506032b657004220420');
 export function signerFromSeed(seed: Uint8Array): Signer {
   const privateKey = createPrivateKey({ key: Buffer.from(concat(PKCS8_PREFIX, seed)), format: 'der', type: 'pkcs8' });
   const spki = createPublicKey(privateKey).export({ format: 'der', type: 'spki' });
-  return { publicKey: new Uint8Array(spki.subarray(12)), sign: (message) => new Uint8Array(sign(null, message, privateKey)) };
+  return {
+    publicKey: new Uint8Array(spki.subarray(12)),
+    sign: (message) => new Uint8Array(sign(null, message, privateKey)),
+  };
 }
 
 export const ACTOR: Actor = { credential: 'tests', role: 'node' };
@@ -36,7 +49,15 @@ export class TestNode {
     this.replica = hex.encode(nodeCrypto.sha256(utf8(name)).subarray(0, 16)) as ReplicaId;
     const random = seededRandom(Number.parseInt(this.replica.slice(0, 8), 16) + run);
     const clock = new HybridClock();
-    this.identity = new Identity({ crypto: nodeCrypto, random, signerFromSeed, clock, replica: this.replica, run: run as Run, limits });
+    this.identity = new Identity({
+      crypto: nodeCrypto,
+      random,
+      signerFromSeed,
+      clock,
+      replica: this.replica,
+      run: run as Run,
+      limits,
+    });
   }
 
   get context(): { actor: Actor; nowMs: number } {

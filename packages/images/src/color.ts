@@ -58,7 +58,9 @@ function fromHex(digits: string): Color {
 }
 
 function fromFunction(text: string): Color | undefined {
-  const match = /^rgba?\((\d{1,3}),(\d{1,3}),(\d{1,3})(?:,(\d|0?\.\d{1,4}|1\.0{1,4}))?\)$/.exec(text.replaceAll(' ', ''));
+  const match = /^rgba?\((\d{1,3}),(\d{1,3}),(\d{1,3})(?:,(\d|0?\.\d{1,4}|1\.0{1,4}))?\)$/.exec(
+    text.replaceAll(' ', ''),
+  );
   if (match === null) return undefined;
   const [r, g, b, alpha] = [Number(match[1]), Number(match[2]), Number(match[3]), Number(match[4] ?? 1)];
   return r <= 255 && g <= 255 && b <= 255 && alpha <= 1 ? { r, g, b, alpha } : undefined;

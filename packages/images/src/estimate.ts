@@ -46,9 +46,11 @@ export function estimateCpuMicros(plan: ResizePlan, source: SourceHeader): numbe
   const shrink = source.format === 'jpeg' ? jpegShrink(source, planned) : 1;
   const decodedMp = sourceMp / shrink ** 2;
   let micros = JOB_MICROS + decodedMp * (DECODE_MICROS_PER_MP[source.format] + RESIZE_MICROS_PER_MP);
-  if (source.format === 'jpeg') micros += (source.bytes / 1000) * JPEG_MICROS_PER_KB + sourceMp * JPEG_SCAN_MICROS_PER_MP;
+  if (source.format === 'jpeg')
+    micros += (source.bytes / 1000) * JPEG_MICROS_PER_KB + sourceMp * JPEG_SCAN_MICROS_PER_MP;
   if (source.progressive) micros += sourceMp * PROGRESSIVE_MICROS_PER_MP;
-  const encode = (plan.lossless ? LOSSLESS_MICROS_PER_MP[planned.format] : undefined) ?? ENCODE_MICROS_PER_MP[planned.format];
+  const encode =
+    (plan.lossless ? LOSSLESS_MICROS_PER_MP[planned.format] : undefined) ?? ENCODE_MICROS_PER_MP[planned.format];
   return Math.round(micros + resultMp * (RESIZE_MICROS_PER_MP + encode));
 }
 

@@ -54,7 +54,8 @@ function fitted(plan: ResizePlan, from: readonly [number, number]): [number, num
     const factor = plan.enlarge ? scale : Math.min(1, scale);
     return [Math.max(1, Math.round(width * factor)), Math.max(1, Math.round(height * factor))];
   };
-  const capped = (asked: number | undefined, have: number): number => (plan.enlarge ? (asked ?? have) : Math.min(asked ?? have, have));
+  const capped = (asked: number | undefined, have: number): number =>
+    plan.enlarge ? (asked ?? have) : Math.min(asked ?? have, have);
   if (plan.fit === 'fill') return [capped(plan.width, width), capped(plan.height, height)];
   if (plan.fit === 'contain' && (x === undefined || y === undefined)) {
     const [w, h] = scaled(x ?? y!);

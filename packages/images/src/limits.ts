@@ -67,9 +67,15 @@ export function checkResult(
   const pixelsMax = Math.min(limits.outputPixelsMax, DEAR_PIXELS_MAX[format] ?? Number.POSITIVE_INFINITY);
   const size = `${width} × ${height}${frames > 1 ? ` with ${frames} frames` : ''}`;
   if (width * height * frames > pixelsMax)
-    throw new WaggleError('OUTPUT_TOO_LARGE', `Expected a result of at most ${pixelsMax} pixels in ${format}, asked for ${size}`);
+    throw new WaggleError(
+      'OUTPUT_TOO_LARGE',
+      `Expected a result of at most ${pixelsMax} pixels in ${format}, asked for ${size}`,
+    );
   if (Math.max(width, height) > SIDE_MAX[format])
-    throw new WaggleError('OUTPUT_TOO_LARGE', `Expected at most ${SIDE_MAX[format]} pixels a side in ${format}, asked for ${size}`);
+    throw new WaggleError(
+      'OUTPUT_TOO_LARGE',
+      `Expected at most ${SIDE_MAX[format]} pixels a side in ${format}, asked for ${size}`,
+    );
   if (frames > 1) checkAnimated(plan);
   if (estimateMicros > HOPELESS * budgetMs * 1000)
     throw new WaggleError(

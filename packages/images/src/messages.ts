@@ -105,7 +105,10 @@ export class FrameReader<T> {
       const headerBytes = this.#prefix.readUInt32LE(0);
       const bodyBytes = this.#prefix.readUInt32LE(4);
       if (headerBytes === 0 || headerBytes > HEADER_BYTES_MAX || bodyBytes > BODY_BYTES_MAX)
-        throw new WaggleError('DECODE_FAILED', `Expected a frame within its bounds, received ${headerBytes} and ${bodyBytes} bytes`);
+        throw new WaggleError(
+          'DECODE_FAILED',
+          `Expected a frame within its bounds, received ${headerBytes} and ${bodyBytes} bytes`,
+        );
       this.#header = Buffer.allocUnsafeSlow(headerBytes);
       this.#body = Buffer.allocUnsafeSlow(bodyBytes);
     }

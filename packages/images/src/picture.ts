@@ -29,13 +29,22 @@ const READ = { failOn: 'error', limitInputPixels: false } as const satisfies Sha
 const HEVC_BRANDS = ['heic', 'heix', 'hevc', 'hevx', 'heim', 'heis', 'hevm', 'hevs'];
 
 function refuseHeic(): never {
-  throw new WaggleError('IMAGE_UNSUPPORTED', 'Expected a picture in JPEG, PNG, WebP, AVIF or GIF, received HEIC, which is not read');
+  throw new WaggleError(
+    'IMAGE_UNSUPPORTED',
+    'Expected a picture in JPEG, PNG, WebP, AVIF or GIF, received HEIC, which is not read',
+  );
 }
 
 const isHeic = (body: Buffer): boolean =>
   body.toString('latin1', 4, 8) === 'ftyp' && HEVC_BRANDS.includes(body.toString('latin1', 8, 12));
 
-const FORMATS: Partial<Record<string, OutputFormat>> = { jpeg: 'jpeg', png: 'png', webp: 'webp', heif: 'avif', gif: 'gif' };
+const FORMATS: Partial<Record<string, OutputFormat>> = {
+  jpeg: 'jpeg',
+  png: 'png',
+  webp: 'webp',
+  heif: 'avif',
+  gif: 'gif',
+};
 
 /** Reads the header only: 0.15 ms, no pixel decoded. Throws what sharp throws, and `IMAGE_UNSUPPORTED` for HEIC. */
 export async function readHeader(body: Buffer): Promise<SourceHeader> {
@@ -44,7 +53,10 @@ export async function readHeader(body: Buffer): Promise<SourceHeader> {
   if (metadata.format === 'heif' && metadata.compression !== 'av1') refuseHeic();
   const format = FORMATS[metadata.format];
   if (format === undefined)
-    throw new WaggleError('IMAGE_UNSUPPORTED', `Expected a picture in JPEG, PNG, WebP, AVIF or GIF, received ${metadata.format}`);
+    throw new WaggleError(
+      'IMAGE_UNSUPPORTED',
+      `Expected a picture in JPEG, PNG, WebP, AVIF or GIF, received ${metadata.format}`,
+    );
   return {
     format,
     width: metadata.width,
@@ -80,9 +92,13 @@ function encode(picture: Sharp, plan: ResizePlan, format: OutputFormat): Sharp {
     case 'png':
       return picture.png();
     case 'webp':
-      return plan.lossless ? picture.webp({ lossless: true, effort: 0 }) : picture.webp({ quality: quality ?? 80, effort: 2 });
+      return plan.lossless
+        ? picture.webp({ lossless: true, effort: 0 })
+        : picture.webp({ quality: quality ?? 80, effort: 2 });
     case 'avif':
-      return plan.lossless ? picture.avif({ lossless: true, effort: 0 }) : picture.avif({ quality: quality ?? 50, effort: 0 });
+      return plan.lossless
+        ? picture.avif({ lossless: true, effort: 0 })
+        : picture.avif({ quality: quality ?? 50, effort: 0 });
     case 'gif':
       return picture.gif({ effort: 1 });
   }
@@ -92,28 +108,52 @@ export interface MadePicture extends PlannedPicture {
   readonly picture: Buffer;
 }
 
+/** The compass as seen from before a turn: turned by 90° clockwise, what was west lies north. */
+function positionBeforeTurn(plan: ResizePlan): ResizePlan['position'] {
+  const index = COMPASS.indexOf(plan.position as (typeof COMPASS)[number]);
+  return index < 0 ? plan.position : COMPASS[(index + COMPASS.length - plan.rotate / 45) % COMPASS.length]!;
+}
+const COMPASS = ['north', 'northeast', 'east', 'southeast', 'south', 'southwest', 'west', 'northwest'] as const;
+
+/**
+ * Resizes first and turns then: turning the source would hold all of it in memory and decode a JPEG at full size (12
+ * megapixels by 90°: ten times the CPU). So width, height and position are those from before the turn.
+ */
+function resizeAndTurn(picture: Sharp, plan: ResizePlan, background: Color): void {
+  const sideways = plan.rotate === 90 || plan.rotate === 270;
+  const [width, height] = sideways ? [plan.height, plan.width] : [plan.width, plan.height];
+  if (width !== undefined || height !== undefined)
+    picture.resize({
+      ...(width === undefined ? {} : { width }),
+      ...(height === undefined ? {} : { height }),
+      fit: plan.fit,
+      position: positionBeforeTurn(plan),
+      background,
+      withoutEnlargement: !plan.enlarge,
+    });
+  if (plan.rotate !== 0) picture.rotate(plan.rotate);
+  // sharp mirrors before it turns, the plan after.
+  if (sideways ? plan.flop : plan.flip) picture.flip();
+  if (sideways ? plan.flip : plan.flop) picture.flop();
+}
+
 /**
  * Makes the picture. The header must be that of the body, and checked against the limits. Colours come out as 8-bit sRGB
  * and metadata is left behind, both by sharp's default. Throws what sharp throws.
  */
-export async function makePicture(body: Buffer, header: SourceHeader, plan: ResizePlan, inputPixelsMax: number): Promise<MadePicture> {
+export async function makePicture(
+  body: Buffer,
+  header: SourceHeader,
+  plan: ResizePlan,
+  inputPixelsMax: number,
+): Promise<MadePicture> {
   const planned = planPicture(plan, header);
   const animated = planned.frames > 1;
-  const picture = sharp(body, { ...READ, limitInputPixels: inputPixelsMax, animated, autoOrient: !animated });
-  if (plan.rotate !== 0) picture.rotate(plan.rotate);
-  if (plan.flip) picture.flip();
-  if (plan.flop) picture.flop();
+  const autoOrient = header.orientation > 1 && !animated;
+  const picture = sharp(body, { ...READ, limitInputPixels: inputPixelsMax, animated, autoOrient });
   const background = backgroundOf(plan, planned.format);
-  if (background.alpha === 1) picture.flatten({ background });
-  if (plan.width !== undefined || plan.height !== undefined)
-    picture.resize({
-      ...(plan.width === undefined ? {} : { width: plan.width }),
-      ...(plan.height === undefined ? {} : { height: plan.height }),
-      fit: plan.fit,
-      position: plan.position,
-      background,
-      withoutEnlargement: !plan.enlarge,
-    });
+  if (background.alpha === 1 && header.hasAlpha) picture.flatten({ background });
+  resizeAndTurn(picture, plan, background);
   if (plan.grayscale) picture.grayscale();
   const { data, info } = await encode(picture, plan, planned.format).toBuffer({ resolveWithObject: true });
   const frames = info.pages ?? 1;
@@ -122,6 +162,8 @@ export async function makePicture(body: Buffer, header: SourceHeader, plan: Resi
 
 /** A picture made of nothing and resized: what readiness exercises, and what warms a new process up. */
 export async function makeProbe(): Promise<void> {
-  const source = await sharp({ create: { width: 64, height: 64, channels: 3, background: WHITE } }).jpeg().toBuffer();
+  const source = await sharp({ create: { width: 64, height: 64, channels: 3, background: WHITE } })
+    .jpeg()
+    .toBuffer();
   await sharp(source).resize(32).jpeg().toBuffer();
 }

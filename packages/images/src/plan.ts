@@ -37,8 +37,18 @@ const DIMENSION_MAX = 16_384;
  * (scale-down) know it: nothing is cropped, distorted or enlarged unless asked for.
  */
 export const RESIZE_PARAMETERS = {
-  width: { type: 'integer', minimum: 1, maximum: DIMENSION_MAX, description: 'Width of the result in pixels. Alone, the height follows.' },
-  height: { type: 'integer', minimum: 1, maximum: DIMENSION_MAX, description: 'Height of the result in pixels. Alone, the width follows.' },
+  width: {
+    type: 'integer',
+    minimum: 1,
+    maximum: DIMENSION_MAX,
+    description: 'Width of the result in pixels. Alone, the height follows.',
+  },
+  height: {
+    type: 'integer',
+    minimum: 1,
+    maximum: DIMENSION_MAX,
+    description: 'Height of the result in pixels. Alone, the width follows.',
+  },
   fit: {
     type: 'choice',
     choices: FITS,
@@ -89,7 +99,8 @@ export const RESIZE_PARAMETERS = {
     type: 'choice',
     choices: ['all', 'first'],
     default: 'all',
-    description: 'Frames of an animated GIF or WebP that are kept if the result is GIF or WebP; other formats hold the first.',
+    description:
+      'Frames of an animated GIF or WebP that are kept if the result is GIF or WebP; other formats hold the first.',
   },
 } as const satisfies Record<string, Parameter>;
 
@@ -144,7 +155,7 @@ function parseValue(name: ParameterName, text: unknown): string | number | boole
 }
 
 /** Refuses values that contradict each other: they would be ignored in silence. */
-function checkTogether(plan: ResizePlan, asked: Readonly<Record<string, string>>): void {
+function checkTogether(plan: ResizePlan, asked: Readonly<Record<string, unknown>>): void {
   if (asked['position'] !== undefined && plan.fit !== 'cover' && plan.fit !== 'contain')
     invalid('fit=cover or fit=contain', 'fit with a position', plan.fit);
   if ((plan.position === 'attention' || plan.position === 'entropy') && plan.fit !== 'cover')
@@ -170,7 +181,7 @@ function acceptsOf(header: string): ('avif' | 'webp')[] {
  * The plan that query parameters ask for. `accept` is the request's Accept header, for `format=auto`.
  * Throws `REQUEST_INVALID` for an unknown parameter, a value out of range, or values that contradict each other.
  */
-export function parsePlan(params: Readonly<Record<string, string>>, accept = ''): ResizePlan {
+export function parsePlan(params: Readonly<Record<string, unknown>>, accept = ''): ResizePlan {
   for (const name of Object.keys(params))
     if (!Object.hasOwn(RESIZE_PARAMETERS, name))
       invalid(`one of ${Object.keys(RESIZE_PARAMETERS).join(', ')}`, 'the name of a parameter', name);

@@ -1,4 +1,4 @@
-import { Socket } from 'node:net';
+import { type ConnectOpts, Socket, type SocketConstructorOpts } from 'node:net';
 import { estimateCpuMicros } from './estimate.ts';
 import { failureOf } from './failures.ts';
 import { planPicture, type SourceHeader } from './geometry.ts';
@@ -12,6 +12,9 @@ import { makePicture, makeProbe, readHeader, setUpSharp } from './picture.ts';
  */
 
 const PARENT_FD = 3;
+
+/** What a socket pair holds on Linux by default (net.core.wmem_default), and so the most that one read gives. */
+const READ_BYTES = 208 * 1024;
 
 function cpuTotalMicros(): number {
   const { user, system } = process.cpuUsage();
@@ -52,7 +55,21 @@ async function main(): Promise<void> {
   setUpSharp();
   await makeProbe();
 
-  const parent = new Socket({ fd: PARENT_FD, readable: true, writable: true });
+  const reader = new FrameReader<JobRequest>((request, body) => void run(request, body));
+  const options: SocketConstructorOpts & ConnectOpts = {
+    fd: PARENT_FD,
+    readable: true,
+    writable: true,
+    // One buffer for all reads: a fresh one each would cost more than the copying.
+    onread: {
+      buffer: Buffer.alloc(READ_BYTES),
+      callback: (length, buffer) => {
+        reader.push(Buffer.from(buffer.buffer, buffer.byteOffset, length));
+        return true;
+      },
+    },
+  };
+  const parent = new Socket(options);
   const send = (message: WorkerMessage, body?: Buffer): void => {
     parent.cork();
     parent.write(frameHead(message, body?.length ?? 0));
@@ -64,14 +81,18 @@ async function main(): Promise<void> {
     const { picture, ...report } = await carryOut(request, body);
     const after = cpuTotalMicros();
     send(
-      { type: 'done', cpuTotalMicros: after, rssBytes: process.memoryUsage.rss(), ...report, cpuMicros: after - before },
+      {
+        type: 'done',
+        cpuTotalMicros: after,
+        rssBytes: process.memoryUsage.rss(),
+        ...report,
+        cpuMicros: after - before,
+      },
       picture,
     );
   };
-  const reader = new FrameReader<JobRequest>((request, body) => void run(request, body));
   // A kill, since `exit` would wait for native code that is at work. The parent is gone, or wants this.
   const end = (): void => void process.kill(process.pid, 'SIGKILL');
-  parent.on('data', (chunk: Buffer) => reader.push(chunk));
   parent.on('end', end);
   parent.on('error', end);
   send({ type: 'ready', cpuTotalMicros: cpuTotalMicros() });

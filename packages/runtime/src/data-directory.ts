@@ -10,6 +10,7 @@ import {
   openSync,
   readdirSync,
   renameSync,
+  rmSync,
   statSync,
   writeSync,
 } from 'node:fs';
@@ -51,7 +52,8 @@ export function syncDirectory(path: string): void {
  */
 export function writePrivateFile(path: string, content: string | Uint8Array): void {
   const temporary = `${path}.tmp`;
-  const fd = openSync(temporary, 'w', 0o600);
+  rmSync(temporary, { force: true }); // Left by a crash, perhaps with other rights.
+  const fd = openSync(temporary, 'wx', 0o600);
   try {
     const bytes = typeof content === 'string' ? utf8(content) : content;
     for (let offset = 0; offset < bytes.length;) offset += writeSync(fd, bytes, offset);
@@ -80,7 +82,8 @@ function attempt<T>(path: string, why: string, step: () => T): T {
 
 /** Creates the directory if there is none, and refuses one that is not ours. */
 function enter(path: string): void {
-  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === false) refuse(path, 'it is not a directory');
+  const stat = attempt(path, 'it cannot be reached', () => statSync(path, { throwIfNoEntry: false }));
+  if (stat?.isDirectory() === false) refuse(path, 'it is not a directory');
   attempt(path, 'it cannot be created', () => mkdirSync(path, { recursive: true, mode: 0o700 }));
   attempt(path, 'it cannot be written', () => accessSync(path, constants.R_OK | constants.W_OK | constants.X_OK));
   const names = attempt(path, 'it cannot be read', () => readdirSync(path));

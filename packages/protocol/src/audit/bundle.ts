@@ -49,6 +49,9 @@ export const slotFile = (id: SlotId): string => `slots/${slotName(id)}.jsonl`;
 /** Where it keeps what earlier seals counted of the same slot, if they did. */
 export const countedFile = (id: SlotId): string => `counted/${slotName(id)}.jsonl`;
 
+/** Leaves of a tree before an epoch at most: room for any epoch below the 2^53 of a tree size. */
+const TREE_SIZE_MAX = 2 ** 52;
+
 /** Bytes of one bundle at most that a verifier reads into memory. */
 export const BUNDLE_BYTES_MAX = 1_073_741_824;
 
@@ -97,7 +100,7 @@ export function parseChainFile(bytes: Uint8Array): ChainFile {
   });
   assertAscending(counted, compareSlots, 'counted slots');
   const hashes = list(frontier['hashes'], 'the hashes of a frontier').map((hash) => hex.decode(parseDigest(hash)));
-  const size = parseWhole(frontier['size'], 'a tree size');
+  const size = parseWhole(frontier['size'], 'a tree size', 0, TREE_SIZE_MAX);
   if (hashes.length !== bitsOf(size))
     throw new WaggleError('DECODE_FAILED', `Expected ${bitsOf(size)} hashes in a frontier of size ${size}`);
   return {
@@ -138,10 +141,26 @@ export function unpackBundle(archive: Uint8Array): Bundle {
     bundle.set(name.slice(folder.length), bytes);
   }
   // The number in the folder's name is part of the bytes: it must be the epoch's.
-  const chain = bundle.get(BUNDLE_FILES.chain);
-  if (chain === undefined || folder !== `epoch-${parseChainFile(chain).epoch}/`)
-    throw new WaggleError('BUNDLE_MALFORMED', `Expected ${folder} to hold that epoch's ${BUNDLE_FILES.chain}`);
+  const epoch = bundleEpoch(bundle);
+  if (folder !== `epoch-${epoch}/`)
+    throw new WaggleError(
+      'BUNDLE_MALFORMED',
+      `Expected epoch-${epoch}/ for the bundle of epoch ${epoch}, received ${folder}`,
+    );
   return bundle;
+}
+
+/** The epoch that a bundle says it is of. Throws `BUNDLE_MALFORMED`. */
+export function bundleEpoch(bundle: Bundle): Epoch {
+  const bytes = bundle.get(BUNDLE_FILES.chain);
+  if (bytes === undefined)
+    throw new WaggleError('BUNDLE_MALFORMED', `Expected the file ${BUNDLE_FILES.chain}, which is missing`);
+  try {
+    return parseChainFile(bytes).epoch;
+  } catch (cause) {
+    if (!(cause instanceof WaggleError)) throw cause;
+    throw new WaggleError('BUNDLE_MALFORMED', `${BUNDLE_FILES.chain}: ${cause.message}`, { cause });
+  }
 }
 
 /** One text line file. */

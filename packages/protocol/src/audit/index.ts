@@ -1,2 +1,3 @@
 export * from './bundle.ts';
+export { totalsOf, type Totals } from './statement.ts';
 export * from './verify.ts';

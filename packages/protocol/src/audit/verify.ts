@@ -1,5 +1,6 @@
 import {
   base64,
+  digestOf,
   equalBytes,
   fromUtf8,
   hex,
@@ -12,11 +13,12 @@ import {
   type Epoch,
   type ErrorCode,
 } from '../base/index.ts';
-import { addUsage, parseUsage, ZERO_USAGE, type Usage } from '../lattice/index.ts';
 import {
+  chainStart,
   clusterOf,
   outcomeOf,
   parseGenesis,
+  parseHeader,
   parseRoster,
   parseSlotList,
   quorumOf,
@@ -42,15 +44,22 @@ import {
   COSIGNATURE,
   type Checkpoint,
   type Frontier,
+  type Statement,
 } from '../transparency/index.ts';
 import { parseSlot, slotName, type Slot } from '../usage/index.ts';
 import { BUNDLE_FILES, countedFile, parseChainFile, slotFile, type Bundle, type ChainFile } from './bundle.ts';
+import { parseStatement, totalsOf, type Totals } from './statement.ts';
 
 /** What a verifier knows after an epoch: enough to go on with the next, and to notice if history changes. */
 export interface Verified {
   readonly cluster: Cluster;
   readonly chain: ChainState;
   readonly frontier: Frontier;
+  /**
+   * Whether it was verified from the genesis on without a gap. If not, `chain` knows only what the bundles themselves said was
+   * counted before them.
+   */
+  readonly fromGenesis: boolean;
 }
 
 /** What was found in one good epoch. */
@@ -62,7 +71,7 @@ export interface EpochReport {
   readonly statements: number;
   /** Statements that come from earlier epochs. */
   readonly late: number;
-  readonly totals: Usage;
+  readonly totals: Totals;
   /** Replicas whose cosignature is on the checkpoint, first 8 digits. */
   readonly cosigners: readonly string[];
 }
@@ -102,11 +111,9 @@ export function verifyBundle(
     parseChainFile(file(bundle, BUNDLE_FILES.chain)),
   );
   const chain = readChain(bundle, chainFile, cluster, after, crypto);
-  const slotList = named('HEADER_MISMATCH', BUNDLE_FILES.slotList, () =>
-    parseSlotList(file(bundle, BUNDLE_FILES.slotList)),
-  );
+  const slotList = readSlotList(bundle, crypto);
   checkNames(bundle, slotList, chain);
-  checkCounted(chainFile, slotList);
+  checkCounted(chainFile, slotList, chain);
   const contents = readContents(bundle, slotList, chain, crypto);
   const outcome = named('HEADER_MISMATCH', BUNDLE_FILES.header, () =>
     outcomeOf(
@@ -141,7 +148,7 @@ export function verifyBundle(
       `Expected tree size ${frontier.size} and root ${base64.encode(root)} after epoch ${chain.epoch}, received ${checkpoint.size} and ${base64.encode(checkpoint.root)}`,
     );
   return {
-    verified: { cluster, chain: outcome.next, frontier },
+    verified: { cluster, chain: outcome.next, frontier, fromGenesis: after?.fromGenesis ?? chain.epoch === 0 },
     report: reportOf(chain.epoch, outcome, slotList.length, frontier.size, root, cosigners),
   };
 }
@@ -176,26 +183,51 @@ function readChain(
     );
   const counted = new Map(said.counted.map((slot) => [slotName(slot), slot.digest]));
   if (after === null) {
-    if ((said.epoch === 0) !== (said.previous === null) || (said.epoch === 0 && said.frontier.size > 0))
+    if (said.epoch === 0) return readStart(said, cluster);
+    if (said.previous === null || said.frontier.size === 0)
       throw new WaggleError(
         'HEADER_MISMATCH',
         'Expected a previous header and a tree before every epoch but the first',
       );
     return { epoch: said.epoch, previous: said.previous, roster, format: said.format, counted };
   }
+  const known = after.chain.counted;
   const same =
     said.epoch === after.chain.epoch &&
     said.previous === after.chain.previous &&
     said.format === after.chain.format &&
     said.frontier.size === after.frontier.size &&
     said.frontier.hashes.every((hash, i) => equalBytes(hash, after.frontier.hashes[i]!)) &&
-    [...counted].every(([name, digest]) => after.chain.counted.get(name) === digest);
+    [...counted].every(([name, digest]) => known.get(name) === digest || (!after.fromGenesis && !known.has(name)));
   if (!same)
     throw new WaggleError(
       'HISTORY_CHANGED',
-      `Expected epoch ${after.chain.epoch} after a tree of ${after.frontier.size} leaves, received epoch ${said.epoch} after ${said.frontier.size}`,
+      `Expected epoch ${after.chain.epoch} after header ${after.chain.previous} and a tree of ${after.frontier.size} leaves, received epoch ${said.epoch} after header ${said.previous} and ${said.frontier.size} leaves, or another tree or count of slots`,
     );
-  return after.chain;
+  return after.fromGenesis ? after.chain : { ...after.chain, counted: new Map([...counted, ...known]) };
+}
+
+/** Before epoch 0 there is nothing. */
+function readStart(said: ChainFile, cluster: Cluster): ChainState {
+  if (said.previous !== null || said.frontier.size > 0 || said.format !== 1 || said.counted.length > 0)
+    throw new WaggleError(
+      'HEADER_MISMATCH',
+      'Expected no header, no tree, no counted slots and format 1 before epoch 0',
+    );
+  return chainStart(cluster);
+}
+
+/** The slot list, held against the header at once, so that what it names can be trusted as much as the header. */
+function readSlotList(bundle: Bundle, crypto: Crypto): SlotEntry[] {
+  const header = named('HEADER_MISMATCH', BUNDLE_FILES.header, () => parseHeader(file(bundle, BUNDLE_FILES.header)));
+  const bytes = file(bundle, BUNDLE_FILES.slotList);
+  const digest = digestOf(crypto, bytes);
+  if (digest !== header.slots.digest)
+    throw new WaggleError(
+      'HEADER_MISMATCH',
+      `Expected SHA-256 ${header.slots.digest} of ${BUNDLE_FILES.slotList}, received ${digest}`,
+    );
+  return named('HEADER_MISMATCH', BUNDLE_FILES.slotList, () => parseSlotList(bytes));
 }
 
 /** Every file is one that the slot list or the format calls for. Counted slots are those that the list touches. */
@@ -210,14 +242,14 @@ function checkNames(bundle: Bundle, slotList: readonly SlotEntry[], chain: Chain
     if (!expected.has(name)) throw new WaggleError('BUNDLE_MALFORMED', `Expected no file ${name}`);
 }
 
-/** A chain file speaks of no slot that the epoch does not count. */
-function checkCounted(chain: ChainFile, slotList: readonly SlotEntry[]): void {
-  const listed = new Set(slotList.map(slotName));
-  const stray = chain.counted.find((slot) => !listed.has(slotName(slot)));
-  if (stray !== undefined)
+/** A chain file speaks of exactly those slots of the slot list of which something was counted before. */
+function checkCounted(said: ChainFile, slotList: readonly SlotEntry[], chain: ChainState): void {
+  const expected = slotList.map(slotName).filter((name) => chain.counted.has(name));
+  const received = said.counted.map(slotName);
+  if (expected.join() !== received.join())
     throw new WaggleError(
       'BUNDLE_MALFORMED',
-      `Expected only slots of the slot list in ${BUNDLE_FILES.chain}, received ${slotName(stray)}`,
+      `Expected the counted slots ${expected.join() || 'none'} in ${BUNDLE_FILES.chain}, received ${received.join() || 'none'}`,
     );
 }
 
@@ -307,20 +339,28 @@ function reportOf(
   root: Uint8Array,
   cosigners: readonly string[],
 ): EpochReport {
-  const totals = outcome.statements.map(({ text }) => statementTotals(text)).reduce(addUsage, ZERO_USAGE);
+  // The texts are ours, made of checked figures.
+  const usages = outcome.statements.map(({ text }) => (JSON.parse(text) as Pick<Statement, 'usage'>).usage);
+  const totals = totalsOf(usages.flatMap((usage) => Object.values(usage)));
   const late = outcome.statements.filter((statement) => statement.epoch !== epoch).length;
   return { epoch, treeSize, root, slots, statements: outcome.statements.length, late, totals, cosigners };
 }
 
-/** A statement's usage over all its SKUs. */
-export function statementTotals(text: string): Usage {
-  const { usage } = JSON.parse(text) as { usage: Record<string, never> };
-  return Object.values(usage).map(parseUsage).reduce(addUsage, ZERO_USAGE);
+/** What was found of one good statement. */
+export interface StatementReport {
+  readonly customer: CustomerId;
+  /** The epoch in which the usage happened, and the one whose seal counts it: the same unless it is late. */
+  readonly epoch: Epoch;
+  readonly sealedIn: Epoch;
+  readonly totals: Totals;
+  /** Of the checkpoint that the proof leads to. */
+  readonly treeSize: number;
+  readonly cosigners: readonly string[];
 }
 
 /**
  * Checks one customer's statement against its `.tlog-proof`, offline: the commitment of these very bytes is a leaf of the tree
- * that a majority of the roster cosigned. Throws `PROOF_INVALID`, `CHECKPOINT_INVALID` or `QUORUM_MISSING`.
+ * that a majority of the roster cosigned. Throws `PROOF_INVALID`, `GENESIS_MISMATCH`, `CHECKPOINT_INVALID` or `QUORUM_MISSING`.
  */
 export function verifyStatement(
   statement: Uint8Array,
@@ -328,20 +368,30 @@ export function verifyStatement(
   cluster: Cluster,
   roster: Roster,
   crypto: Crypto,
-): { readonly customer: CustomerId; readonly epoch: Epoch; readonly totals: Usage } {
-  const text = named('PROOF_INVALID', 'the statement', () => fromUtf8(statement));
-  const { index, hashes, checkpoint: note } = named('PROOF_INVALID', 'the proof', () => parseLogProof(fromUtf8(proof)));
-  const { checkpoint } = readCheckpoint(utf8(note), cluster, roster, crypto);
-  const said = parseStatement(text);
-  const leaf = leafHash(crypto, statementLeaf(text, said.sealedIn, crypto));
+): StatementReport {
+  const said = named('PROOF_INVALID', 'the statement', () => parseStatement(statement, cluster.genesis));
+  if (said.cluster !== cluster.id)
+    throw new WaggleError(
+      'GENESIS_MISMATCH',
+      `Expected a statement of cluster ${cluster.id}, received ${said.cluster}`,
+    );
+  const {
+    index,
+    hashes,
+    checkpoint: note,
+    extra,
+  } = named('PROOF_INVALID', 'the proof', () => parseLogProof(fromUtf8(proof)));
+  if (extra !== undefined)
+    throw new WaggleError('PROOF_INVALID', 'Expected no extra data in the proof, which nothing signs');
+  const { checkpoint, cosigners } = readCheckpoint(utf8(note), cluster, roster, crypto);
+  const leaf = leafHash(crypto, statementLeaf(fromUtf8(statement), said.sealedIn, crypto));
   verifyInclusion(crypto, { index, size: checkpoint.size, hashes }, leaf, checkpoint.root);
-  return { customer: said.customer, epoch: said.epoch, totals: statementTotals(text) };
-}
-
-function parseStatement(text: string): { customer: CustomerId; epoch: Epoch; sealedIn: Epoch } {
-  try {
-    return JSON.parse(text) as { customer: CustomerId; epoch: Epoch; sealedIn: Epoch };
-  } catch (cause) {
-    throw new WaggleError('PROOF_INVALID', 'Expected a statement in JSON', { cause });
-  }
+  return {
+    customer: said.customer,
+    epoch: said.epoch,
+    sealedIn: said.sealedIn,
+    totals: totalsOf(Object.values(said.usage)),
+    treeSize: checkpoint.size,
+    cosigners,
+  };
 }

@@ -196,9 +196,9 @@ export class Registers<R extends Register, W extends string> {
     this.#parts.delete(writer);
   }
 
-  /** Puts back a register from our own disk, in any order. Then call `restored`, before anything else. */
+  /** Puts back a register from our own disk: one for each key, in any order. Then call `restored`, before anything else. */
   restore(writer: W, register: R): void {
-    this.#part(writer).base.set(register);
+    this.#part(writer).base.load(register);
   }
 
   /**

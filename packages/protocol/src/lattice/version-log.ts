@@ -1,3 +1,4 @@
+import { assert } from '../base/index.ts';
 import type { Register } from './register.ts';
 
 /** Below this many stale entries a compaction is not worth its pass. */
@@ -19,6 +20,28 @@ export function indexAfter(order: readonly Register[], version: number): number 
 export function findVersion<R extends Register>(order: readonly R[], version: number): R | undefined {
   const register = order[indexAfter(order, version) - 1];
   return register?.version === version ? register : undefined;
+}
+
+/**
+ * The registers in version order. A writer's versions are dense, and then counting them is ten times as fast as comparing:
+ * a start with half a million registers is where it matters.
+ */
+function inOrder<R extends Register>(registers: readonly R[]): R[] {
+  let least = Number.MAX_SAFE_INTEGER;
+  let most = 0;
+  for (const { version } of registers) {
+    least = Math.min(least, version);
+    most = Math.max(most, version);
+  }
+  if (most - least > 8 * registers.length) return registers.toSorted((a, b) => a.version - b.version);
+  const starts = new Uint32Array(most - least + 2);
+  for (const { version } of registers) starts[version - least + 1]!++;
+  for (let i = 1; i < starts.length; i++) starts[i]! += starts[i - 1]!;
+  const sources = new Uint32Array(registers.length);
+  registers.forEach(({ version }, i) => {
+    sources[starts[version - least]!++] = i;
+  });
+  return Array.from(sources, (i) => registers[i]!);
 }
 
 /**
@@ -54,10 +77,16 @@ export class VersionLog<R extends Register> {
     const held = this.#byKey.get(register.key);
     if (held !== undefined && held.version >= register.version) return;
     this.#byKey.set(register.key, register);
-    const last = this.#order.at(-1);
-    if (last !== undefined && last.version > register.version) this.#ordered = false;
-    this.#order.push(register);
+    this.#push(register);
     this.#compact();
+  }
+
+  /** Puts the one register under its key, with a single look-up: two are most of the time of a start. */
+  load(register: R): void {
+    const size = this.#byKey.size;
+    this.#byKey.set(register.key, register);
+    assert(this.#byKey.size > size, 'one register per key is loaded');
+    this.#push(register);
   }
 
   delete(key: string): boolean {
@@ -75,14 +104,21 @@ export class VersionLog<R extends Register> {
   /** The registers above a version, in version order. Not to be changed meanwhile. */
   *after(version: number): Generator<R> {
     const order = this.#log();
+    const fresh = order.length === this.#byKey.size;
     for (let i = indexAfter(order, version); i < order.length; i++) {
       const register = order[i]!;
-      if (this.#byKey.get(register.key) === register) yield register;
+      if (fresh || this.#byKey.get(register.key) === register) yield register;
     }
   }
 
+  #push(register: R): void {
+    const last = this.#order.at(-1);
+    if (last !== undefined && last.version > register.version) this.#ordered = false;
+    this.#order.push(register);
+  }
+
   #log(): readonly R[] {
-    if (!this.#ordered) this.#order.sort((a, b) => a.version - b.version);
+    if (!this.#ordered) this.#order = inOrder(this.#order);
     this.#ordered = true;
     return this.#order;
   }

@@ -47,7 +47,7 @@ export interface Genesis {
   readonly name: string;
   /** Ed25519 public key of the operator, base64. */
   readonly operatorKey: string;
-  /** Unix ms at which epoch 0 starts. */
+  /** Unix ms at which epoch 0 starts, `EPOCH_MS_MAX` before `TIME_MS_MAX` at the latest. */
   readonly startMs: number;
   /** Length of an epoch in ms, 1 000 at least. */
   readonly epochMs: number;
@@ -60,6 +60,8 @@ export interface Genesis {
 /** Shortest and longest epoch, in ms: a second and a year. */
 export const EPOCH_MS_MIN = 1_000;
 export const EPOCH_MS_MAX = 366 * 86_400_000;
+/** The last ms that RFC 3339 can write, 9999-12-31T23:59:59.999Z: no epoch ends later. */
+export const TIME_MS_MAX = 253_402_300_799_999;
 /** A name is what a C2SP key name may be: no white space, no plus sign. */
 export const ORIGIN_NAME_PATTERN = '^[a-z0-9]([a-z0-9._/-]{0,62}[a-z0-9])?$';
 
@@ -76,7 +78,8 @@ const fields = (value: Json | undefined, names: readonly string[], what: string)
     value === null ||
     typeof value !== 'object' ||
     Array.isArray(value) ||
-    Object.keys(value).sort().join() !== [...names].sort().join()
+    Object.keys(value).length !== names.length ||
+    !names.every((name) => Object.hasOwn(value, name))
   )
     throw new WaggleError('DECODE_FAILED', `Expected an object with ${names.join(', ')} for ${what}`);
   return value as { readonly [key: string]: Json };
@@ -133,7 +136,7 @@ export function parseGenesis(bytes: Uint8Array): Genesis {
     format: 1,
     name,
     operatorKey: publicKey(value['operatorKey'], 'the operator key'),
-    startMs: parseWhole(value['startMs'], 'startMs'),
+    startMs: parseWhole(value['startMs'], 'startMs', 0, TIME_MS_MAX - EPOCH_MS_MAX),
     epochMs: parseWhole(value['epochMs'], 'epochMs', EPOCH_MS_MIN, EPOCH_MS_MAX),
     sealGraceMs: parseWhole(value['sealGraceMs'], 'sealGraceMs', 0, EPOCH_MS_MAX),
     roster: parseEntries(value['roster']),

@@ -4,7 +4,9 @@ import {
   digestOf,
   jcs,
   parseDigest,
+  parseJcs,
   present,
+  utf8,
   WaggleError,
   type Crypto,
   type CustomerId,
@@ -47,6 +49,7 @@ import {
   encodeReports,
   FACTS_NONE,
   FORMATS,
+  isCountedClosed,
   LATE_SLOTS_MAX,
   outcomeOf,
   parseClose,
@@ -135,7 +138,7 @@ export interface SealingOptions {
   /** Signs as the log (type 0x01) and as cosigner (type 0x04). */
   readonly logSigner: Signer;
   readonly cosigner: Signer;
-  /** Every slot of which registers are held, up to an epoch. */
+  /** Every slot of which registers are held, up to an epoch. Rows that a seal has counted may still be among them. */
   readonly slotsUpTo: (epoch: Epoch) => Iterable<HeldSlot>;
   readonly chain: ChainState;
   readonly edge: TileEdge;
@@ -172,6 +175,10 @@ export class Sealing {
   readonly #wanted = new Set<Digest>();
   /** The value of the epoch to be sealed next, once it is known. */
   #value: Value | undefined;
+  /** What that value makes of the log, once it is chosen. */
+  #extended: Omit<SealedEpoch, 'checkpoint'> | undefined;
+  /** Counted contents that the next close needs to report more of their slots. */
+  readonly #forReports = new Set<Digest>();
   /** Own registers written but not yet back from disk. */
   readonly #writing = new Set<string>();
 
@@ -235,7 +242,7 @@ export class Sealing {
     const match = /^(close|ballot|seal)\/(0|[1-9][0-9]{0,15})$/.exec(key);
     if (match === null) return;
     const epoch = Number(match[2]);
-    const json = JSON.parse(value) as Json;
+    const json = parseJcs(utf8(value), `register ${key}`);
     const own = replica === this.#options.replica;
     if (own) this.#writing.delete(key);
     if (match[1] === 'close') {
@@ -286,22 +293,32 @@ export class Sealing {
       facts: this.#pin(epoch, FACTS_NONE, effects),
     };
     this.#openEpoch = epoch + 1;
+    // At once, though it says nothing before it is on disk: from here on it speaks for the slot and needs its contents.
+    put(this.#closes, epoch, replica, close, this.#chain.epoch);
     effects.push(this.#write(`close/${epoch}`, closeJson(close)));
     return effects;
   }
 
-  /** A report of another slot: none while its own close speaks for it. */
+  /** A report of another slot: none while its own close speaks for it, nor once a seal has counted that. */
   #report(id: SlotId, rows: Slot, epoch: Epoch, effects: SealingEffect[]): Report[] {
     const close = this.#closes.get(id.epoch)?.get(id.replica);
-    const closed = close !== undefined && close.run === id.run;
-    if (rows.length === 0 || (closed && id.epoch >= this.#chain.epoch && this.#isVoter(id.replica))) return [];
+    const hasClosed = close !== undefined && close.run === id.run;
+    if (rows.length === 0 || isCountedClosed(this.#chain, id)) return [];
+    if (hasClosed && id.epoch >= this.#chain.epoch && this.#isVoter(id.replica)) return [];
     const before = this.#chain.counted.get(slotName(id));
     // Without what was counted there is nothing to report yet: a later close does.
-    if (before !== undefined && !this.#have([before], effects)) return [];
+    if (before !== undefined && !this.#have([before], effects)) {
+      this.#forReports.add(before);
+      return [];
+    }
+    if (before !== undefined) this.#forReports.delete(before);
     const content = before === undefined ? rows : joinSlots(rows, this.#slot(before));
     const bytes = encodeSlot(content);
-    if (before !== undefined && digestOf(this.#options.crypto, bytes) === before) return [];
-    return [{ ...id, digest: this.#pin(epoch, bytes, effects), closed }];
+    const digest = digestOf(this.#options.crypto, bytes);
+    if (digest === before) return [];
+    this.#pin(epoch, bytes, effects);
+    // A part of a closed slot is not closed: the rest would never be counted.
+    return [{ ...id, digest, closed: hasClosed && close.slot === digest }];
   }
 
   #isVoter(replica: ReplicaId): boolean {
@@ -385,7 +402,7 @@ export class Sealing {
     const bySlot = new Map<string, Report[]>();
     for (const report of reports) {
       const name = slotName(report);
-      if (closed.has(name) || report.epoch > this.#chain.epoch) continue;
+      if (closed.has(name) || report.epoch > this.#chain.epoch || isCountedClosed(this.#chain, report)) continue;
       bySlot.set(name, [...(bySlot.get(name) ?? []), report]);
     }
     const entries = [...bySlot].flatMap(([name, several]) => {
@@ -429,7 +446,7 @@ export class Sealing {
       digestOf(this.#options.crypto, this.#value.header) === header,
       `the value chosen for epoch ${epoch} is the one the closes determine`,
     );
-    const sealed = this.#extend(this.#value);
+    const sealed = (this.#extended ??= this.#extend(this.#value));
     const checkpoint = { origin: this.#options.cluster.origin, size: sealed.treeSize, root: sealed.root };
     const key = `seal/${epoch}`;
     if (!this.#seals.get(epoch)?.has(this.#options.replica)) {
@@ -493,11 +510,15 @@ export class Sealing {
     };
   }
 
-  /** The header, which is a leaf, and the reports. The empty content stays: as a slot it may be named by any epoch. */
+  /**
+   * The header, which is a leaf, and the reports, unless a later close made the same ones. The empty content stays: as a slot
+   * it may be named by any epoch.
+   */
   #releasable(value: Value): Digest[] {
     const reports = [...(this.#closes.get(this.#chain.epoch)?.values() ?? [])].map((close) => close.reports);
+    const named = this.#namedAfter(this.#chain.epoch);
     return [...reports, digestOf(this.#options.crypto, value.header)].filter(
-      (digest) => (this.#contents.get(digest)?.length ?? 0) > 0,
+      (digest) => (this.#contents.get(digest)?.length ?? 0) > 0 && !named.has(digest),
     );
   }
 
@@ -515,12 +536,18 @@ export class Sealing {
     this.#chain = sealed.outcome.next;
     this.#edge = sealed.edge;
     this.#value = undefined;
+    this.#extended = undefined;
     for (const map of [this.#closes, this.#ballots, this.#seals])
       for (const epoch of map.keys()) if (epoch < this.#chain.epoch) map.delete(epoch);
-    const kept = new Set<Digest>(
-      [...this.#closes.values()].flatMap((closes) => [...closes.values()].flatMap((close) => this.#named(close))),
-    );
-    for (const digest of this.#contents.keys()) if (!kept.has(digest)) this.#contents.delete(digest);
+    const kept = this.#namedAfter(this.#chain.epoch - 1);
+    for (const digest of this.#contents.keys())
+      if (!kept.has(digest) && !this.#forReports.has(digest)) this.#contents.delete(digest);
+  }
+
+  /** The contents that closes of later epochs name. */
+  #namedAfter(epoch: Epoch): Set<Digest> {
+    const later = [...this.#closes].filter(([closed]) => closed > epoch);
+    return new Set(later.flatMap(([, closes]) => [...closes.values()].flatMap((close) => this.#named(close))));
   }
 
   /** The contents that a close names. */

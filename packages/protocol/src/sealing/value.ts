@@ -20,6 +20,7 @@ import {
   type ReplicaId,
   type Run,
 } from '../base/index.ts';
+import { usageWriter, type WriterId } from '../lattice/index.ts';
 import { leafHash, saltKey, statementLeaf, statementsOf } from '../transparency/index.ts';
 import {
   addSlots,
@@ -31,7 +32,16 @@ import {
   type Slot,
   type SlotId,
 } from '../usage/index.ts';
-import { epochBounds, parseFields, parseRoster, rosterDigest, type Cluster, type Roster } from './roster.ts';
+import { addToRanges, inRanges, type EpochRanges } from './ranges.ts';
+import {
+  epochBounds,
+  parseFields,
+  parseRoster,
+  rosterDigest,
+  TIME_MS_MAX,
+  type Cluster,
+  type Roster,
+} from './roster.ts';
 
 /** The formats of sealed epochs that this version can compute. */
 export const FORMATS: readonly number[] = [1];
@@ -204,7 +214,16 @@ export interface ChainState {
   readonly format: number;
   /** By slot name, the digest of what the seals have counted of slots that were never closed and so may still grow. */
   readonly counted: ReadonlyMap<string, Digest>;
+  /**
+   * The slots that the seals have counted as closed: complete, and never to be counted again. Absent if it is not known; then
+   * a slot is taken for new that no register should show any more.
+   */
+  readonly closed?: ReadonlyMap<WriterId, EpochRanges>;
 }
+
+/** Whether a seal has counted a slot as closed. */
+export const isCountedClosed = (chain: ChainState, { replica, run, epoch }: SlotId): boolean =>
+  inRanges(chain.closed?.get(usageWriter(replica, run)) ?? [], epoch);
 
 /** Before the first seal. */
 export const chainStart = (cluster: Cluster): ChainState => ({
@@ -267,7 +286,8 @@ export interface Outcome {
  * Computes what a value means, from its slot list and the contents it names: the same at every node and for every auditor.
  * `contentOf` gives the slot with a digest, checked against it.
  * Throws `HEADER_MISMATCH` if the header does not continue the chain, `CONSERVATION_BROKEN` if a slot is below what was
- * counted of it before, `ROSTER_MISMATCH` if the next roster is not the one that the header names.
+ * counted of it before or was counted as closed, `STATEMENT_MISMATCH` if figures add up to 2^53 or more, `ROSTER_MISMATCH` if
+ * the next roster is not the one that the header names.
  */
 export function outcomeOf(
   cluster: Cluster,
@@ -285,16 +305,22 @@ export function outcomeOf(
   checkHeader(header, cluster, chain, value, crypto);
   const perEpoch = new Map<Epoch, Slot>();
   const counted = new Map(chain.counted);
+  const closed = new Map(chain.closed);
   const slots: { id: SlotId; content: Slot }[] = [];
   for (const entry of value.slotList) {
     const name = slotName(entry);
     const before = chain.counted.get(name);
     const content = contentOf(entry.digest);
     slots.push({ id: entry, content });
+    if (isCountedClosed(chain, entry))
+      throw new WaggleError('CONSERVATION_BROKEN', `Expected slot ${name} once only: it was counted as closed before`);
     const added = difference(name, content, before === undefined ? [] : contentOf(before));
-    perEpoch.set(entry.epoch, addSlots(perEpoch.get(entry.epoch) ?? [], added));
-    if (entry.closed) counted.delete(name);
-    else counted.set(name, entry.digest);
+    perEpoch.set(entry.epoch, sum(name, perEpoch.get(entry.epoch) ?? [], added));
+    if (entry.closed) {
+      counted.delete(name);
+      const writer = usageWriter(entry.replica, entry.run);
+      closed.set(writer, addToRanges(closed.get(writer) ?? [], entry.epoch));
+    } else counted.set(name, entry.digest);
   }
   const usage = [...perEpoch]
     .map(([epoch, slot]) => ({ epoch, ...epochBounds(cluster.genesis, epoch), usage: slot }))
@@ -316,6 +342,7 @@ export function outcomeOf(
       roster: parseRoster(value.nextRoster),
       format: header.nextFormat,
       counted,
+      closed,
     },
   };
 }
@@ -329,6 +356,14 @@ function difference(name: string, content: Slot, before: Slot): Slot {
       `Expected slot ${name} to hold at least what was counted of it before`,
       { cause },
     );
+  }
+}
+
+function sum(name: string, total: Slot, added: Slot): Slot {
+  try {
+    return addSlots(total, added);
+  } catch (cause) {
+    throw new WaggleError('STATEMENT_MISMATCH', `Expected sums below 2^53 with slot ${name}`, { cause });
   }
 }
 
@@ -365,11 +400,14 @@ function checkHeader(
   expect('slot list', digestOf(crypto, slotList), header.slots.digest);
   expect('number of slots', value.slotList.length, header.slots.count);
   expect('roster facts', digestOf(crypto, value.facts), header.facts);
-  if (!FORMATS.includes(header.nextFormat))
-    throw new WaggleError(
-      'HEADER_MISMATCH',
-      `Expected one of the formats ${FORMATS.join(', ')} for the next epoch, received ${header.nextFormat}`,
-    );
+  for (const format of [header.format, header.nextFormat])
+    if (!FORMATS.includes(format))
+      throw new WaggleError(
+        'HEADER_MISMATCH',
+        `Expected one of the formats ${FORMATS.join(', ')} in the header of epoch ${chain.epoch}, received ${format}`,
+      );
+  if (epochBounds(cluster.genesis, chain.epoch).endMs > TIME_MS_MAX)
+    throw new WaggleError('HEADER_MISMATCH', `Expected an epoch before the year 10 000, received ${chain.epoch}`);
   if (digestOf(crypto, value.nextRoster) !== header.roster)
     throw new WaggleError(
       'ROSTER_MISMATCH',

@@ -54,7 +54,7 @@ export interface Write {
 /** What one finished request adds: its record and its usage, and what a retry of it would be answered with. */
 export interface Metering {
   readonly record: Omit<NewRecord, 'epoch'>;
-  readonly idempotency?: IdempotencyRow;
+  readonly idempotency?: (epoch: Epoch) => readonly IdempotencyRow[];
 }
 
 export interface DriverOptions {
@@ -299,7 +299,7 @@ export class Driver {
         { class: 'usage', writer: this.#self, upTo: this.#usage.upTo(this.#self) + usage.length },
       ],
       records: meterings.map(({ record }) => ({ ...record, epoch })),
-      idempotency: meterings.flatMap((metering) => metering.idempotency ?? []),
+      idempotency: meterings.flatMap((metering) => metering.idempotency?.(epoch) ?? []),
       contents: effects.flatMap((effect) => (effect.type === 'content' ? [effect] : [])),
       dropIdempotencyBeforeMs: this.#options.clock.nowMs(),
     };

@@ -146,7 +146,7 @@ export function inflateContent(digest: Digest, size: number, stored: Uint8Array)
 /** Carries batches out, each as one durable transaction. */
 export function committer(database: Database.Database): (wire: WireBatch) => void {
   const steps = Object.entries(STEPS) as [Step, string][];
-  const statements = steps.map(([step, sql]) => [step, database.prepare<unknown[]>(sql)] as const);
+  const statements = steps.map(([step, sql]) => [step, database.prepare(sql)] as const);
   const run = database.transaction((wire: WireBatch): void => {
     for (const [step, statement] of statements) {
       const part = wire[step];

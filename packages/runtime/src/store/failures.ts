@@ -9,7 +9,11 @@ const BUSY = /^SQLITE_BUSY/;
 const FAILED =
   /^(SQLITE_(IOERR|CORRUPT|NOTADB|CANTOPEN|READONLY|PROTOCOL|NOMEM|PERM|AUTH)|EIO$|EROFS$|EACCES$|EPERM$|EMFILE$)/;
 
-const codeOf = (error: unknown): string => String((error as { code?: unknown } | null)?.code ?? '');
+/** The code of an error of SQLite or of Node's file system, or nothing. */
+function codeOf(error: unknown): string {
+  const code = error instanceof Error && 'code' in error ? error.code : '';
+  return typeof code === 'string' ? code : '';
+}
 
 /** Whether SQLite says that the file is not, or no longer, a sound database. */
 export const isDamage = (error: unknown): boolean =>
@@ -28,8 +32,9 @@ function classify(code: string): ErrorCode {
 export function asStoreError(error: unknown): WaggleError {
   if (error instanceof WaggleError) return error;
   const code = codeOf(error);
-  const message = error instanceof Error ? error.message : String(error);
-  return new WaggleError(classify(code), `Expected the store to do it, received ${code || 'an error'}: ${message}`, {
+  const text = error instanceof Error ? error.message : String(error);
+  const received = code === '' || text.startsWith(code) ? text : `${code}: ${text}`;
+  return new WaggleError(classify(code), `Expected the disk and the database to do it, received ${received}`, {
     cause: error,
   });
 }

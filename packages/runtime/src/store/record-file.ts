@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, renameSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import Database from 'better-sqlite3';
 import type { Epoch } from '@waggle/protocol/base';
@@ -66,6 +66,9 @@ export function writeRecordFile(directory: string, { epoch, part, lastSeq }: Par
       rows = group.all(epoch, rows.at(-1)![0] as number, lastSeq);
     }
     file.finish();
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
   } finally {
     file.close();
     database.close();

@@ -85,7 +85,7 @@ class Calls {
     transfer: ArrayBuffer[] = [],
   ): Promise<ReturnType<Operations[O]>> {
     if (this.#ended !== null) return Promise.reject(this.#ended);
-    if (this.#waiting.size >= CALLS_MAX)
+    if (this.#waiting.size >= CALLS_MAX && operation !== 'close')
       return Promise.reject(new WaggleError('STORE_BUSY', `Expected at most ${CALLS_MAX} waiting calls of the store`));
     const id = ++this.#lastId;
     return new Promise((resolve, reject) => {
@@ -137,22 +137,23 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     throw error;
   }
   let closing: Promise<void> | null = null;
+  let rolling: Promise<unknown> | null = null;
 
-  async function records(query: RecordQuery): Promise<RequestRecord[]> {
+  async function recordsPage(query: RecordQuery): Promise<RequestRecord[]> {
     checkPage(query.limit, RECORDS_PAGE_MAX);
     return calls.call('records', [query]);
   }
 
   async function* streamRecords(query: Omit<RecordQuery, 'limit' | 'after'>): AsyncGenerator<RequestRecord> {
-    let page = await records({ ...query, limit: RECORDS_PAGE_MAX });
+    let page = await recordsPage({ ...query, limit: RECORDS_PAGE_MAX });
     while (page.length > 0) {
       yield* page;
       const after = page.at(-1)!;
-      page = page.length < RECORDS_PAGE_MAX ? [] : await records({ ...query, after, limit: RECORDS_PAGE_MAX });
+      page = page.length < RECORDS_PAGE_MAX ? [] : await recordsPage({ ...query, after, limit: RECORDS_PAGE_MAX });
     }
   }
 
-  async function rollRecords(epochBefore: Epoch): Promise<Rolled> {
+  async function roll(epochBefore: Epoch): Promise<Rolled> {
     let files = 0;
     let records = 0;
     for (;;) {
@@ -165,6 +166,18 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       await writeRecordFile({ directory: options.directory, part: step.part });
       await calls.call('rollWritten', [step.part]);
       files++;
+    }
+  }
+
+  async function close(): Promise<void> {
+    const closed = calls.call('close', []);
+    calls.refuse();
+    try {
+      await closed;
+    } finally {
+      await calls.exited;
+      // It may be writing a file; the directory is not free before.
+      await rolling?.catch(() => undefined);
     }
   }
 
@@ -210,18 +223,26 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       checkPage(limit, CONTENTS_PAGE_MAX);
       return calls.call('contentDigests', [after ?? '', limit]);
     },
-    records,
+    records: recordsPage,
     streamRecords,
     idempotency: (customer, key, nowMs) => calls.call('idempotency', [customer, key, nowMs]),
-    rollRecords,
+    async rollRecords(epochBefore) {
+      if (rolling !== null) throw new WaggleError('STORE_BUSY', 'Expected one call of rollRecords at a time');
+      const under = roll(epochBefore);
+      rolling = under;
+      try {
+        return await under;
+      } finally {
+        rolling = null;
+      }
+    },
     async sizes() {
       const path = join(options.directory, DATABASE_FILE);
       const [databaseBytes, walBytes] = await Promise.all([fileBytes(path), fileBytes(`${path}-wal`)]);
       return { databaseBytes, walBytes };
     },
     close() {
-      closing ??= calls.call('close', []).finally(() => calls.exited);
-      calls.refuse();
+      closing ??= close();
       return closing;
     },
   };

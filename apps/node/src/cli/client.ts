@@ -1,0 +1,156 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Option, type Command } from 'commander';
+import { addressText, loadConfig, type Config } from '../config.ts';
+import { CommandError, type OutputOptions } from './output.ts';
+
+/** Options that every command has which asks a node. */
+export interface ClientOptions extends OutputOptions {
+  readonly url?: string;
+  readonly token?: string;
+  readonly key?: string;
+  readonly data?: string;
+  readonly config?: string;
+}
+
+/** Who asks: an operator or auditor with a token, a customer with a key, or anyone. */
+type Role = 'token' | 'key' | 'anyone';
+
+/** How long an answer may take to begin, in ms. */
+const ANSWER_MS_MAX = 60_000;
+
+/** Adds the options of `ClientOptions`, those for the credential by who may ask. */
+export function asking(command: Command, ...roles: readonly Exclude<Role, 'anyone'>[]): Command {
+  command
+    .option('--url <URL>', 'where the node is (WAGGLE_URL; default: from the settings of the node on this machine)')
+    .option('--data <DIRECTORY>', "the node's data directory, for its operator token (WAGGLE_DATA)")
+    .addOption(new Option('--config <FILE>', 'the file of settings (WAGGLE_CONFIG; default: waggle.json)').hideHelp())
+    .option('--json', 'print the answer as JSON');
+  if (roles.includes('token'))
+    command.option('--token <TOKEN>', 'who asks (WAGGLE_TOKEN; default: operator.token of the data directory)');
+  if (roles.includes('key')) command.option('--key <KEY>', 'the API key of a customer (WAGGLE_KEY)');
+  return command;
+}
+
+/** Where the node of these settings is asked from the same machine. Null for a port that is only known when it runs. */
+export function localUrl({ http: { host, port } }: Pick<Config, 'http'>): string | null {
+  const any = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host;
+  return port === 0 ? null : `http://${addressText({ host: any, port })}`;
+}
+
+/** Asks one node over its HTTP API, as one principal. */
+export class Client {
+  readonly url: string;
+  readonly #credential: string | null;
+
+  constructor(url: string, credential: string | null) {
+    this.url = url.replace(/\/+$/, '');
+    this.#credential = credential;
+  }
+
+  /** Throws `CommandError` when there is no node to ask or no credential to ask with. */
+  static open(options: ClientOptions, role: Role): Client {
+    const { env } = process;
+    const flags = {
+      ...(options.data === undefined ? {} : { data: options.data }),
+      ...(options.config === undefined ? {} : { config: options.config }),
+    };
+    const { config } = loadConfig({ flags, env, directory: process.cwd() });
+    const url = options.url ?? present(env['WAGGLE_URL']) ?? localUrl(config);
+    if (url === null) throw new CommandError('Expected --url or WAGGLE_URL, because the port of the node is 0', 2);
+    if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
+      throw new CommandError(`Expected an http or https URL, received ${JSON.stringify(url)}`, 2);
+    return new Client(url, credentialOf(options, config, role));
+  }
+
+  /** A JSON answer. Throws `CommandError` with the code and detail of a problem. */
+  async ask<T>(method: string, path: string, body?: unknown): Promise<T> {
+    const sent = body === undefined ? {} : { body: JSON.stringify(body), type: 'application/json' };
+    const response = await this.send(method, path, sent);
+    const text = await response.text();
+    return (text === '' ? {} : JSON.parse(text)) as T;
+  }
+
+  /** The response, once its status says that it is one; the body is still to be read. */
+  async send(
+    method: string,
+    path: string,
+    { body, type }: { readonly body?: string | Uint8Array<ArrayBuffer>; readonly type?: string } = {},
+  ): Promise<Response> {
+    const response = await this.#fetch(path, {
+      method,
+      headers: {
+        ...(type === undefined ? {} : { 'content-type': type }),
+        ...(this.#credential === null ? {} : { authorization: `Bearer ${this.#credential}` }),
+      },
+      ...(body === undefined ? {} : { body }),
+      redirect: 'error',
+    });
+    if (!response.ok) throw await problemOf(response);
+    return response;
+  }
+
+  /** Whether a health check says yes, and what it says otherwise. */
+  async check(path: string): Promise<string> {
+    const response = await this.#fetch(path, {});
+    return response.ok ? 'yes' : `no: ${(await problemOf(response)).message}`;
+  }
+
+  async #fetch(path: string, init: RequestInit): Promise<Response> {
+    const controller = new AbortController();
+    const timer = setTimeout(() => controller.abort(), ANSWER_MS_MAX);
+    try {
+      return await fetch(this.url + path, { ...init, signal: controller.signal });
+    } catch (cause) {
+      const why = controller.signal.aborted ? `no answer within ${ANSWER_MS_MAX} ms` : reasonOf(cause);
+      throw new CommandError(`Expected a node at ${this.url}, received ${why}. Is it running there? (npm start, --url)`, 1, {
+        cause,
+      });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+const present = (text: string | undefined): string | undefined => (text === '' ? undefined : text);
+
+function credentialOf(options: ClientOptions, config: Config, role: Role): string | null {
+  const { env } = process;
+  if (role === 'anyone') return null;
+  if (role === 'key') {
+    const key = options.key ?? present(env['WAGGLE_KEY']);
+    if (key === undefined) throw new CommandError('Expected the API key of a customer in --key or WAGGLE_KEY, received none', 2);
+    return key;
+  }
+  const file = join(config.data, 'operator.token');
+  const token = options.token ?? present(env['WAGGLE_TOKEN']) ?? readToken(file) ?? config.operatorToken;
+  if (token !== null) return token;
+  throw new CommandError(`Expected a token in --token, in WAGGLE_TOKEN or in ${file}, found none`, 2);
+}
+
+function readToken(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw new CommandError(`Expected to read the token in ${file}: ${(cause as Error).message}`, 2, { cause });
+  }
+}
+
+/** What fetch hides in the causes of its errors. */
+function reasonOf(error: unknown): string {
+  const { cause } = error as { cause?: { code?: string; message?: string } };
+  return cause?.code ?? cause?.message ?? (error as Error).message;
+}
+
+/** The code and the detail of a problem (RFC 9457), or the status where the answer is not from a node. */
+async function problemOf(response: Response): Promise<CommandError> {
+  const text = await response.text();
+  try {
+    const { code, detail, title } = JSON.parse(text) as Record<string, string | undefined>;
+    if (code !== undefined) return new CommandError(`${code}: ${detail ?? title ?? ''}`);
+  } catch {
+    // Not a problem document: something else answers there.
+  }
+  return new CommandError(`Expected an answer of a Waggle node at ${response.url}, received status ${response.status}`);
+}

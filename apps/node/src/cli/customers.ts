@@ -1,0 +1,95 @@
+import type { Command } from 'commander';
+import type { Customer } from '@waggle/identity';
+import { asking, Client, type ClientOptions } from './client.ts';
+import { issueKey } from './keys.ts';
+import { CommandError, fields, say, show, table } from './output.ts';
+
+const path = (id: string): string => `/v1/customers/${encodeURIComponent(id)}`;
+
+/** `waggle customer …`: for operators. */
+export function customerCommands(program: Command): void {
+  const customer = program.command('customer').description('create, show and change customers (operator)');
+  const command = (name: string, description: string): Command =>
+    asking(customer.command(name), 'token').description(description).option('-q, --quiet', 'print the id only');
+
+  command('create [id]', 'create a customer, under a made id if none is given')
+    .option('--name <NAME>', 'what people call it (default: its id)')
+    .option('--with-key', 'issue an API key as well; with --quiet that is what is printed')
+    .action(create);
+  command('list', 'list customers, by id')
+    .option('--after <ID>', 'only ids above this one')
+    .option('--limit <N>', 'at most this many', '1000')
+    .action(list);
+  command('show <id>', 'show a customer and its limits').action((id: string, options: ClientOptions) =>
+    change(options, 'GET', path(id)),
+  );
+  command('rename <id> <name>', 'give a customer another name').action(
+    (id: string, name: string, options: ClientOptions) => change(options, 'PATCH', path(id), { name }),
+  );
+  command('limits <id> [limit=value...]', 'show or set limits; the value "default" goes back to the default').action(
+    (id: string, limits: string[], options: ClientOptions) =>
+      limits.length === 0
+        ? change(options, 'GET', path(id))
+        : change(options, 'PATCH', path(id), { limits: parseLimits(limits) }),
+  );
+  command('suspend <id>', 'refuse its keys until it is resumed').action((id: string, options: ClientOptions) =>
+    change(options, 'POST', `${path(id)}/suspend`),
+  );
+  command('resume <id>', 'take its keys again').action((id: string, options: ClientOptions) =>
+    change(options, 'POST', `${path(id)}/resume`),
+  );
+  command('delete <id>', 'refuse its keys for ever; its id is never used again').action(remove);
+}
+
+async function create(
+  id: string | undefined,
+  options: ClientOptions & { readonly name?: string; readonly withKey?: true },
+): Promise<void> {
+  const client = Client.open(options, 'token');
+  const name = options.name ?? id;
+  if (name === undefined) throw new CommandError('Expected an id or --name, received neither', 2);
+  const created =
+    id === undefined
+      ? await client.ask<Customer>('POST', '/v1/customers', { name })
+      : await client.ask<Customer>('PUT', path(id), { name });
+  if (options.withKey !== true) return show(options, created, () => describe(created), created.id);
+  const issued = await issueKey(client, created.id);
+  show(options, { ...created, key: issued }, () => `${describe(created)}\n\n${issued.text}`, issued.key);
+}
+
+async function list(
+  options: ClientOptions & { readonly after?: string; readonly limit: string },
+): Promise<void> {
+  const query = new URLSearchParams({ limit: options.limit, ...(options.after === undefined ? {} : { after: options.after }) });
+  const answer = await Client.open(options, 'token').ask<{ customers: Customer[] }>('GET', `/v1/customers?${query}`);
+  const { customers } = answer;
+  const rows = customers.map((one) => [one.id, one.name, one.status, one.createdAt]);
+  const human = (): string => (rows.length === 0 ? 'No customers.' : table(['ID', 'NAME', 'STATUS', 'CREATED'], rows));
+  show(options, answer, human, customers.map(({ id }) => id).join('\n'));
+}
+
+async function change(options: ClientOptions, method: string, at: string, body?: unknown): Promise<void> {
+  const customer = await Client.open(options, 'token').ask<Customer>(method, at, body);
+  show(options, customer, () => describe(customer), customer.id);
+}
+
+async function remove(id: string, options: ClientOptions): Promise<void> {
+  await Client.open(options, 'token').ask('DELETE', path(id));
+  if (options.json !== true) say(options.quiet === true ? id : `Deleted customer ${id}.`);
+}
+
+/** `name=value` pairs as the API takes them; which names and values there are is for the node to say. */
+function parseLimits(pairs: readonly string[]): Record<string, number | null> {
+  return Object.fromEntries(
+    pairs.map((pair) => {
+      const [name = '', value = ''] = pair.split('=', 2);
+      if (value === 'default') return [name, null];
+      if (/^\d{1,16}$/.test(value)) return [name, Number(value)];
+      throw new CommandError(`Expected limit=<whole number> or limit=default, received ${JSON.stringify(pair)}`, 2);
+    }),
+  );
+}
+
+function describe({ id, name, status, createdAt, limits }: Customer): string {
+  return fields({ id, name, status, created: createdAt, ...limits });
+}

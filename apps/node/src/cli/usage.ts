@@ -1,0 +1,75 @@
+import type { Command } from 'commander';
+import { DIMENSIONS, type Usage } from '@waggle/protocol/lattice';
+import { asking, Client, type ClientOptions } from './client.ts';
+import { note, show, table } from './output.ts';
+
+interface RangeOptions extends ClientOptions {
+  readonly from?: string;
+  readonly to?: string;
+}
+
+interface UsageAnswer {
+  readonly customer: string;
+  readonly from: string;
+  readonly to: string;
+  readonly totals: Usage;
+  readonly epochs: readonly { readonly epoch: number; readonly start: string; readonly state: string; readonly usage: Usage }[];
+}
+
+const HEAD = ['REQUESTS', 'FAILED', 'BYTES IN', 'BYTES OUT', 'PIXELS IN', 'PIXELS OUT', 'CPU µs'];
+const figures = (usage: Usage): number[] => DIMENSIONS.map((dimension) => usage[dimension]);
+
+const ranged = (command: Command): Command =>
+  command
+    .option('--from <TIME>', 'RFC 3339, such as 2026-01-31T00:00:00Z')
+    .option('--to <TIME>', 'likewise, not included');
+
+function rangeOf(options: RangeOptions, more: Record<string, string> = {}): string {
+  const query = new URLSearchParams(more);
+  if (options.from !== undefined) query.set('from', options.from);
+  if (options.to !== undefined) query.set('to', options.to);
+  return query.size === 0 ? '' : `?${query}`;
+}
+
+/** `waggle usage`, `waggle records` and `waggle audit`. */
+export function usageCommands(program: Command): void {
+  ranged(asking(program.command('usage [customer]'), 'token', 'key'))
+    .description("a customer's usage, open epochs included: with its key, or any customer's as operator (default: the last 24 hours)")
+    .action(usage);
+  ranged(asking(program.command('records [customer]'), 'token', 'key'))
+    .description("a customer's requests one by one, as JSON lines: with its key, or any customer's as operator")
+    .action((customer: string | undefined, options: RangeOptions) =>
+      copy(asker(customer, options), `/v1/records${rangeOf(options, customer === undefined ? {} : { customer })}`),
+    );
+  asking(program.command('audit'), 'token')
+    .description('who changed what when, as JSON lines, newest first (operator)')
+    .action((options: ClientOptions) => copy(Client.open(options, 'token'), '/v1/audit'));
+}
+
+/** As operator if a customer is named; else as the customer of the key. */
+const asker = (customer: string | undefined, options: ClientOptions): Client =>
+  Client.open(options, customer === undefined ? 'key' : 'token');
+
+async function usage(customer: string | undefined, options: RangeOptions): Promise<void> {
+  const base = customer === undefined ? '/v1' : `/v1/customers/${encodeURIComponent(customer)}`;
+  const answer = await asker(customer, options).ask<UsageAnswer>('GET', `${base}/usage${rangeOf(options)}`);
+  const rows = [
+    ...answer.epochs.map((one) => [String(one.epoch), one.start, one.state, ...figures(one.usage)]),
+    ['total', '', '', ...figures(answer.totals)],
+  ];
+  show(options, answer, () => {
+    const lines = table(['EPOCH', 'START', 'STATE', ...HEAD], rows);
+    return `Usage of ${answer.customer} from ${answer.from} to ${answer.to}\n\n${lines}`;
+  });
+}
+
+/** Copies a stream of lines to standard output, no faster than that takes them. */
+async function copy(client: Client, path: string): Promise<void> {
+  const { body } = await client.send('GET', path);
+  let bytes = 0;
+  for await (const chunk of body ?? []) {
+    bytes += (chunk as Uint8Array).length;
+    if (!process.stdout.write(chunk as Uint8Array)) await new Promise((resolve) => process.stdout.once('drain', resolve));
+  }
+  if (bytes === 0) note('Nothing.');
+}
