@@ -2,7 +2,14 @@ import { execFileSync } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 
-const PROJECTS = ['packages/protocol', 'packages/identity', 'packages/images', 'packages/runtime', 'apps/verify', 'apps/node'];
+const PROJECTS = [
+  'packages/protocol',
+  'packages/identity',
+  'packages/images',
+  'packages/runtime',
+  'apps/verify',
+  'apps/node',
+];
 
 /** Builds once before any test: workers and child processes run from `dist`, whatever runs the tests. */
 export default function build(): void {

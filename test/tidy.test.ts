@@ -50,11 +50,16 @@ const LINES_MAX = 550;
 
 type Files = ReadonlyMap<string, string>;
 const isSource = (path: string): boolean => /^(packages|apps)\/[a-z]+\/src\/.*\.ts$/.test(path);
-const withoutComments = (text: string): string => text.replaceAll(/\/\*[\s\S]*?\*\//g, '').replaceAll(/(^|\s)\/\/.*$/gm, '');
+const withoutComments = (text: string): string =>
+  text.replaceAll(/\/\*[\s\S]*?\*\//g, '').replaceAll(/(^|\s)\/\/.*$/gm, '');
 const importsOf = (text: string): string[] =>
   [...withoutComments(text).matchAll(/(?:\bfrom|\bimport)\s*\(?\s*'([^']+)'/g)].map((match) => match[1]!);
 const packageOf = (path: string): string => path.split('/').slice(0, 2).join('/');
-const npmName = (specifier: string): string => specifier.split('/').slice(0, specifier.startsWith('@') ? 2 : 1).join('/');
+const npmName = (specifier: string): string =>
+  specifier
+    .split('/')
+    .slice(0, specifier.startsWith('@') ? 2 : 1)
+    .join('/');
 
 function* sources(all: Files): Generator<[path: string, text: string, imports: string[]]> {
   for (const [path, text] of all) if (isSource(path)) yield [path, text, importsOf(text)];
@@ -66,7 +71,8 @@ function importDirections(all: Files): string[] {
     const own = packageOf(path);
     for (const specifier of imports) {
       const ours = /^@waggle\/([a-z]+)/.exec(specifier)?.[1];
-      if (ours !== undefined && !PACKAGES[own]?.includes(ours)) broken.push(`${path} imports ${specifier}, which is not below it`);
+      if (ours !== undefined && !PACKAGES[own]?.includes(ours))
+        broken.push(`${path} imports ${specifier}, which is not below it`);
       if (specifier.startsWith('.') && !normalize(join(dirname(path), specifier)).startsWith(`${own}/`))
         broken.push(`${path} imports ${specifier} from outside its package`);
       const sole = SOLE_IMPORTERS[npmName(specifier)];
@@ -121,7 +127,9 @@ function pinned(all: Files): string[] {
 }
 
 const long = (all: Files): string[] =>
-  [...sources(all)].filter(([, text]) => text.split('\n').length > LINES_MAX).map(([path]) => `${path} has more than ${LINES_MAX} lines`);
+  [...sources(all)]
+    .filter(([, text]) => text.split('\n').length > LINES_MAX)
+    .map(([path]) => `${path} has more than ${LINES_MAX} lines`);
 
 /** Links in the docs lead somewhere, and every page stands in the reading order. */
 function docs(all: Files): string[] {
@@ -131,10 +139,12 @@ function docs(all: Files): string[] {
     if (!path.endsWith('.md')) continue;
     for (const [, target] of text.matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)) {
       if (/^[a-z]+:/.test(target!)) continue;
-      if (!existsSync(join(root, dirname(path), target!))) broken.push(`${path} links to ${target}, which is not there`);
+      if (!existsSync(join(root, dirname(path), target!)))
+        broken.push(`${path} links to ${target}, which is not there`);
     }
     const page = /^docs\/(.+\.md)$/.exec(path)?.[1];
-    if (page !== undefined && page !== 'README.md' && !order.includes(`(${page})`)) broken.push(`docs/README.md does not name ${page}`);
+    if (page !== undefined && page !== 'README.md' && !order.includes(`(${page})`))
+      broken.push(`docs/README.md does not name ${page}`);
   }
   return broken;
 }

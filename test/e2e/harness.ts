@@ -28,7 +28,11 @@ export function scratch(): { readonly path: string; readonly remove: () => void 
 /** Starts a node and waits until it says where it listens. Rejects with its output if it ends before. */
 export async function startNode(data: string, flags: readonly string[] = []): Promise<RunningNode> {
   const args = [WAGGLE, 'start', '--http', '127.0.0.1:0', '--data', data, '--drain-ms', '0', ...flags];
-  const child = spawn(process.execPath, args, { cwd: dirname(data), stdio: ['ignore', 'pipe', 'pipe'], env: cleanEnvironment() });
+  const child = spawn(process.execPath, args, {
+    cwd: dirname(data),
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: cleanEnvironment(),
+  });
   let output = '';
   const ended = once(child, 'exit');
   const url = await new Promise<string>((resolve, reject) => {
@@ -71,14 +75,20 @@ export class Operator {
   }
 
   async json<T>(path: string, method = 'GET', body?: unknown): Promise<T> {
-    const init = body === undefined ? { method } : { method, body: JSON.stringify(body), headers: { 'content-type': 'application/json' } };
+    const init =
+      body === undefined
+        ? { method }
+        : { method, body: JSON.stringify(body), headers: { 'content-type': 'application/json' } };
     const response = await this.fetch(path, init);
     if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`);
     return (await response.json()) as T;
   }
 
   /** A customer with a key. */
-  async customer(id: string, limits: Record<string, number> = {}): Promise<{ readonly id: string; readonly key: string }> {
+  async customer(
+    id: string,
+    limits: Record<string, number> = {},
+  ): Promise<{ readonly id: string; readonly key: string }> {
     await this.json(`/v1/customers/${id}`, 'PUT', { name: id, limits });
     const { key } = await this.json<{ key: string }>(`/v1/customers/${id}/keys`, 'POST', {});
     return { id, key };
@@ -90,7 +100,13 @@ export const customerFetch = (url: string, key: string, path: string, init: Requ
   fetch(url + path, { ...init, headers: { authorization: `Bearer ${key}`, ...init.headers } });
 
 /** Sends a picture to be resized. */
-export const resize = (url: string, key: string, query: string, body: Uint8Array, headers: Record<string, string> = {}): Promise<Response> =>
+export const resize = (
+  url: string,
+  key: string,
+  query: string,
+  body: Uint8Array,
+  headers: Record<string, string> = {},
+): Promise<Response> =>
   customerFetch(url, key, `/v1/resize?${query}`, {
     method: 'POST',
     body: new Uint8Array(body),

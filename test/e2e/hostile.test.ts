@@ -21,7 +21,12 @@ function declaredPng(width: number, height: number): Buffer {
   header.writeUInt32BE(height, 4);
   header.set([8, 2, 0, 0, 0], 8);
   const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
-  return Buffer.concat([signature, chunk('IHDR', header), chunk('IDAT', deflateSync(Buffer.alloc(65_536))), chunk('IEND', Buffer.alloc(0))]);
+  return Buffer.concat([
+    signature,
+    chunk('IHDR', header),
+    chunk('IDAT', deflateSync(Buffer.alloc(65_536))),
+    chunk('IEND', Buffer.alloc(0)),
+  ]);
 }
 
 function crc(bytes: Buffer): number {
@@ -37,12 +42,23 @@ function crc(bytes: Buffer): number {
 /** A GIF of one pixel with that many frames. */
 function manyFrames(count: number): Buffer {
   const head = Buffer.from('GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff', 'latin1');
-  const frame = Buffer.from('\x21\xf9\x04\x00\x0a\x00\x00\x00\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00', 'latin1');
+  const frame = Buffer.from(
+    '\x21\xf9\x04\x00\x0a\x00\x00\x00\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00',
+    'latin1',
+  );
   return Buffer.concat([head, ...Array.from({ length: count }, () => frame), Buffer.from(';')]);
 }
 
-const svg = Buffer.from('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><image href="file:///etc/passwd"/></svg>');
-const heic = Buffer.concat([Buffer.from([0, 0, 0, 24]), Buffer.from('ftypheic'), Buffer.from([0, 0, 0, 0]), Buffer.from('heicmif1'), Buffer.alloc(400)]);
+const svg = Buffer.from(
+  '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><image href="file:///etc/passwd"/></svg>',
+);
+const heic = Buffer.concat([
+  Buffer.from([0, 0, 0, 24]),
+  Buffer.from('ftypheic'),
+  Buffer.from([0, 0, 0, 0]),
+  Buffer.from('heicmif1'),
+  Buffer.alloc(400),
+]);
 const tiff = Buffer.concat([Buffer.from('II*\0'), Buffer.alloc(500)]);
 
 describe('input that is not nice', () => {
@@ -66,8 +82,15 @@ describe('input that is not nice', () => {
   });
 
   /** Sends it while a neighbour sends a photograph, who must get it back. */
-  async function refused(query: string, body: Uint8Array, headers: Record<string, string> = {}): Promise<{ status: number; code: string; detail: string; usage: Usage }> {
-    const [response, beside] = await Promise.all([resize(node.url, key, query, body, headers), resize(node.url, neighbour, 'width=30', photograph)]);
+  async function refused(
+    query: string,
+    body: Uint8Array,
+    headers: Record<string, string> = {},
+  ): Promise<{ status: number; code: string; detail: string; usage: Usage }> {
+    const [response, beside] = await Promise.all([
+      resize(node.url, key, query, body, headers),
+      resize(node.url, neighbour, 'width=30', photograph),
+    ]);
     expect(beside.status).toBe(200);
     expect((await sharp(Buffer.from(await beside.arrayBuffer())).metadata()).width).toBe(30);
     expect(response.headers.get('content-type')).toContain('application/problem+json');
@@ -124,7 +147,10 @@ describe('input that is not nice', () => {
   });
 
   it('a result that would be too large', async () => {
-    expect(await refused('width=16000&height=16000&fit=fill&enlarge=true', photograph)).toMatchObject({ status: 422, code: 'OUTPUT_TOO_LARGE' });
+    expect(await refused('width=16000&height=16000&fit=fill&enlarge=true', photograph)).toMatchObject({
+      status: 422,
+      code: 'OUTPUT_TOO_LARGE',
+    });
   });
 
   it('keys that are wrong, revoked, malformed, missing or of another role', async () => {
@@ -198,7 +224,15 @@ describe('input that is not nice', () => {
 
   it('a deadline that passes: 504, and the CPU time is metered', async () => {
     const { key: hasty } = await operator.customer('hasty', { deadlineMs: 100, outputPixelsMax: 100_000_000 });
-    const large = await sharp({ create: { width: 4_000, height: 3_000, channels: 3, noise: { type: 'gaussian', mean: 128, sigma: 60 }, background: '#888' } })
+    const large = await sharp({
+      create: {
+        width: 4_000,
+        height: 3_000,
+        channels: 3,
+        noise: { type: 'gaussian', mean: 128, sigma: 60 },
+        background: '#888',
+      },
+    })
       .jpeg({ quality: 95 })
       .toBuffer();
     const [response, beside] = await Promise.all([
@@ -213,11 +247,23 @@ describe('input that is not nice', () => {
 
   it('a client that goes away: its work is cancelled, and the record says so', async () => {
     const { key: gone } = await operator.customer('gone');
-    const large = await sharp({ create: { width: 5_000, height: 4_000, channels: 3, noise: { type: 'gaussian', mean: 128, sigma: 60 }, background: '#888' } })
+    const large = await sharp({
+      create: {
+        width: 5_000,
+        height: 4_000,
+        channels: 3,
+        noise: { type: 'gaussian', mean: 128, sigma: 60 },
+        background: '#888',
+      },
+    })
       .jpeg({ quality: 90 })
       .toBuffer();
     const abort = new AbortController();
-    const request = customerFetch(node.url, gone, '/v1/resize?format=webp&lossless=true', { method: 'POST', body: new Uint8Array(large), signal: abort.signal });
+    const request = customerFetch(node.url, gone, '/v1/resize?format=webp&lossless=true', {
+      method: 'POST',
+      body: new Uint8Array(large),
+      signal: abort.signal,
+    });
     const running = /^waggle_jobs_running (\d+)/m;
     await until('the work to start', async () => {
       const text = await (await operator.fetch('/metrics')).text();
@@ -248,7 +294,9 @@ describe('a node with no room', () => {
       const operator = new Operator(node.url, data.path);
       const { key } = await operator.customer('acme');
       const photograph = (await makePictures())[0]!.bytes;
-      const responses = await Promise.all(Array.from({ length: 24 }, () => resize(node.url, key, 'width=600&format=avif', photograph)));
+      const responses = await Promise.all(
+        Array.from({ length: 24 }, () => resize(node.url, key, 'width=600&format=avif', photograph)),
+      );
       const full = responses.filter(({ status }) => status === 503);
       expect(full.length).toBeGreaterThan(0);
       for (const response of full) {
@@ -273,7 +321,9 @@ describe('a node with no room', () => {
       const photograph = (await makePictures())[0]!.bytes;
       let acknowledged = 0;
       for (;;) {
-        const responses = await Promise.all(Array.from({ length: 16 }, () => resize(node.url, key, 'width=8', photograph.subarray(0, 20))));
+        const responses = await Promise.all(
+          Array.from({ length: 16 }, () => resize(node.url, key, 'width=8', photograph.subarray(0, 20))),
+        );
         const metered = responses.filter((response) => response.status === 422 || response.status === 415);
         acknowledged += metered.length;
         const refusals = responses.filter(({ status }) => status === 503);

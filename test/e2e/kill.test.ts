@@ -13,7 +13,12 @@ interface Received {
 }
 
 /** Clients that ask until the node is gone. `onResponse` is called after each response that was received whole. */
-async function load(node: RunningNode, key: string, body: Uint8Array, onResponse: (received: Received) => void): Promise<void> {
+async function load(
+  node: RunningNode,
+  key: string,
+  body: Uint8Array,
+  onResponse: (received: Received) => void,
+): Promise<void> {
   const client = async (): Promise<void> => {
     for (;;) {
       try {
@@ -30,8 +35,15 @@ async function load(node: RunningNode, key: string, body: Uint8Array, onResponse
   await Promise.all(Array.from({ length: CLIENTS }, client));
 }
 
-async function records(node: RunningNode, key: string): Promise<{ readonly requestId: string; readonly usage: Usage }[]> {
-  const response = await customerFetch(node.url, key, `/v1/records?from=${encodeURIComponent(new Date(Date.now() - 3_600_000).toISOString())}`);
+async function records(
+  node: RunningNode,
+  key: string,
+): Promise<{ readonly requestId: string; readonly usage: Usage }[]> {
+  const response = await customerFetch(
+    node.url,
+    key,
+    `/v1/records?from=${encodeURIComponent(new Date(Date.now() - 3_600_000).toISOString())}`,
+  );
   const lines = (await response.text()).split('\n').filter((line) => line !== '');
   return lines.map((line) => JSON.parse(line) as { requestId: string; usage: Usage });
 }

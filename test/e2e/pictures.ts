@@ -30,7 +30,13 @@ function raw(width: number, height: number, channels: 3 | 4, seed: number): Shar
 export async function makePictures(): Promise<Picture[]> {
   const frames = await Promise.all([1, 2, 3].map((seed) => raw(120, 90, 3, seed).png().toBuffer()));
   const photo = raw(640, 480, 3, 7);
-  const make = async (name: string, type: string, width: number, height: number, bytes: Promise<Buffer>): Promise<Picture> => ({
+  const make = async (
+    name: string,
+    type: string,
+    width: number,
+    height: number,
+    bytes: Promise<Buffer>,
+  ): Promise<Picture> => ({
     name,
     type,
     width,
@@ -42,7 +48,15 @@ export async function makePictures(): Promise<Picture[]> {
     make('alpha', 'image/png', 300, 200, raw(300, 200, 4, 3).png().toBuffer()),
     make('webp', 'image/webp', 400, 300, raw(400, 300, 3, 4).webp().toBuffer()),
     make('avif', 'image/avif', 320, 240, raw(320, 240, 3, 5).avif({ effort: 0 }).toBuffer()),
-    make('animated', 'image/gif', 120, 90, sharp(frames, { join: { animated: true } }).gif({ loop: 0, delay: [80, 80, 80] }).toBuffer()),
+    make(
+      'animated',
+      'image/gif',
+      120,
+      90,
+      sharp(frames, { join: { animated: true } })
+        .gif({ loop: 0, delay: [80, 80, 80] })
+        .toBuffer(),
+    ),
     make('cmyk', 'image/jpeg', 640, 480, photo.clone().toColourspace('cmyk').jpeg().toBuffer()),
     make('deep', 'image/png', 200, 160, raw(200, 160, 3, 6).toColourspace('rgb16').png().toBuffer()),
     // Stored lying down, shown upright: 480 wide and 640 high.

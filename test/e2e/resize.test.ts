@@ -10,13 +10,29 @@ const REQUESTS = 200;
 const CLIENTS = 8;
 
 /** What a customer asks of any picture, and what the result then has to be. */
-const ORDERS: readonly { readonly query: string; readonly expect: (picture: Picture, width: number, height: number, format: string) => void }[] = [
+const ORDERS: readonly {
+  readonly query: string;
+  readonly expect: (picture: Picture, width: number, height: number, format: string) => void;
+}[] = [
   { query: 'width=100', expect: (_, width) => expect(width).toBe(100) },
   { query: 'width=64&height=64&fit=cover&format=webp', expect: (_, ...made) => expect(made).toEqual([64, 64, 'webp']) },
-  { query: 'width=80&height=40&fit=contain&background=red&format=jpeg&quality=60', expect: (_, ...made) => expect(made).toEqual([80, 40, 'jpeg']) },
-  { query: 'width=90&height=90&fit=inside&format=png', expect: (_, width, height) => expect(Math.max(width, height)).toBe(90) },
-  { query: 'width=48&format=avif', expect: (_, width, _height, format) => expect([width, format]).toEqual([48, 'heif']) },
-  { query: 'height=50&rotate=90', expect: (picture, width, height) => expect([width, height]).toEqual([Math.round((50 * picture.height) / picture.width), 50]) },
+  {
+    query: 'width=80&height=40&fit=contain&background=red&format=jpeg&quality=60',
+    expect: (_, ...made) => expect(made).toEqual([80, 40, 'jpeg']),
+  },
+  {
+    query: 'width=90&height=90&fit=inside&format=png',
+    expect: (_, width, height) => expect(Math.max(width, height)).toBe(90),
+  },
+  {
+    query: 'width=48&format=avif',
+    expect: (_, width, _height, format) => expect([width, format]).toEqual([48, 'heif']),
+  },
+  {
+    query: 'height=50&rotate=90',
+    expect: (picture, width, height) =>
+      expect([width, height]).toEqual([Math.round((50 * picture.height) / picture.width), 50]),
+  },
 ];
 
 describe('a day of a customer', () => {
@@ -54,7 +70,12 @@ describe('a day of a customer', () => {
         expect(response.headers.get('etag')).toMatch(/^"[\w-]+"$/);
         expect(response.headers.get('server-timing')).toMatch(/queue;dur=.*process;dur=.*commit;dur=/);
         const usage = usageOf(response);
-        expect(usage).toMatchObject({ requests: 1, requestsFailed: 0, bytesIn: picture.bytes.length, bytesOut: made.length });
+        expect(usage).toMatchObject({
+          requests: 1,
+          requestsFailed: 0,
+          bytesIn: picture.bytes.length,
+          bytesOut: made.length,
+        });
         expect(usage.cpuMicros).toBeGreaterThan(0);
         receipts.push(usage);
         ids.add(response.headers.get('waggle-request-id')!);
@@ -77,7 +98,9 @@ describe('a day of a customer', () => {
 
     const { epochs } = await operator.json<{ epochs: { epoch: number; state: string }[] }>('/v1/epochs?limit=1');
     await sealed(operator, epochs[0]!.epoch);
-    const { statements } = (await (await customerFetch(node.url, key, '/v1/statements')).json()) as { statements: { epoch: number }[] };
+    const { statements } = (await (await customerFetch(node.url, key, '/v1/statements')).json()) as {
+      statements: { epoch: number }[];
+    };
     const texts = await Promise.all(
       statements.map(async ({ epoch }) => (await customerFetch(node.url, key, `/v1/statements/${epoch}`)).text()),
     );
@@ -88,7 +111,8 @@ describe('a day of a customer', () => {
 
   it('a picture is what its etag says, and a retry under an idempotency key is not billed', async () => {
     const [photograph] = await makePictures();
-    const send = (): Promise<Response> => resize(node.url, key, 'width=77', photograph!.bytes, { 'idempotency-key': 'order-1' });
+    const send = (): Promise<Response> =>
+      resize(node.url, key, 'width=77', photograph!.bytes, { 'idempotency-key': 'order-1' });
     const first = await send();
     const second = await send();
     const bytes = Buffer.from(await first.arrayBuffer());

@@ -6,7 +6,14 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { unpackBundle, verifyBundle, type Verified } from '@waggle/protocol/audit';
 import { base64, seededRandom, WaggleError } from '@waggle/protocol/base';
 import { addUsage, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
-import { consistencyProof, decodeEntryBundle, inclusionProof, leafHash, tilePath, type ReadTile } from '@waggle/protocol/transparency';
+import {
+  consistencyProof,
+  decodeEntryBundle,
+  inclusionProof,
+  leafHash,
+  tilePath,
+  type ReadTile,
+} from '@waggle/protocol/transparency';
 import { nodeCrypto } from '@waggle/runtime';
 import { Operator, resize, root, scratch, sealed, startNode, usageOf, type RunningNode } from './harness.ts';
 import { makePictures } from './pictures.ts';
@@ -84,7 +91,9 @@ describe('a minute of epochs under load', () => {
     const pinned = await run(process.execPath, [VERIFY, folder, '--genesis', genesis]);
     expect(pinned.stdout).not.toContain('UNPINNED');
     const token = (await import('node:fs')).readFileSync(join(data.path, 'operator.token'), 'utf8').trim();
-    const online = await run(process.execPath, [VERIFY, node.url, '--genesis', genesis], { env: { ...process.env, WAGGLE_TOKEN: token } });
+    const online = await run(process.execPath, [VERIFY, node.url, '--genesis', genesis], {
+      env: { ...process.env, WAGGLE_TOKEN: token },
+    });
     expect(online.stdout).not.toContain('UNPINNED');
   });
 
@@ -105,42 +114,55 @@ describe('a minute of epochs under load', () => {
     }
   });
 
-  it.skipIf(!goIsHere)("Go's sumdb opens our checkpoint and checks our proofs (skipped without the Debian packages golang and golang-golang-x-mod-dev)", async () => {
-    const read: ReadTile = async (level, index, width) => bytesOf(tilePath({ level, index, width }));
-    const bytesOf = async (path: string): Promise<Uint8Array> => {
-      const response = await fetch(`${node.url}/${path}`);
-      expect(response.status, path).toBe(200);
-      return new Uint8Array(await response.arrayBuffer());
-    };
-    const { epochs } = await operator.json<{ epochs: { treeSize: number; root: string; state: string }[] }>('/v1/epochs?from=0&limit=1000');
-    const heads = epochs.filter(({ state }) => state === 'sealed');
-    const checkpoint = new TextDecoder().decode(await bytesOf('checkpoint'));
-    const [, size, rootText] = checkpoint.split('\n');
-    const treeSize = Number(size);
-    const inclusion = [];
-    for (let index = 0; index < treeSize; index += 3) {
-      const tile = Math.floor(index / 256);
-      const entries = decodeEntryBundle(await bytesOf(tilePath({ level: 'entries', index: tile, width: Math.min(256, treeSize - tile * 256) })));
-      const { hashes } = await inclusionProof(nodeCrypto, read, index, treeSize);
-      const leaf = base64.encode(leafHash(nodeCrypto, entries[index % 256]!));
-      inclusion.push({ index, size: treeSize, root: rootText, leafHash: leaf, proof: hashes.map(base64.encode) });
-    }
-    const consistency = [];
-    for (const head of heads.filter((one) => one.treeSize < treeSize)) {
-      const { hashes } = await consistencyProof(nodeCrypto, read, head.treeSize, treeSize);
-      consistency.push({ oldSize: head.treeSize, oldRoot: head.root, newSize: treeSize, newRoot: rootText, proof: hashes.map(base64.encode) });
-    }
-    expect(consistency.length).toBeGreaterThan(20);
-    const directory = join(dirname(data.path), 'go');
-    mkdirSync(directory);
-    writeFileSync(join(directory, 'checkpoint'), checkpoint);
-    writeFileSync(join(directory, 'log.vkey'), await bytesOf('v1/log.vkey'));
-    writeFileSync(join(directory, 'inclusion.json'), JSON.stringify(inclusion));
-    writeFileSync(join(directory, 'consistency.json'), JSON.stringify(consistency));
-    const env = { ...process.env, GO111MODULE: 'off', GOPATH: '/usr/share/gocode', GOFLAGS: '' };
-    const binary = join(directory, 'check');
-    await run('go', ['build', '-o', binary, '.'], { cwd: join(root, 'test', 'go'), env });
-    const { stdout } = await run(binary, [directory]);
-    expect(stdout).toMatch(/^ok/);
-  });
+  it.skipIf(!goIsHere)(
+    "Go's sumdb opens our checkpoint and checks our proofs (skipped without the Debian packages golang and golang-golang-x-mod-dev)",
+    async () => {
+      const read: ReadTile = async (level, index, width) => bytesOf(tilePath({ level, index, width }));
+      const bytesOf = async (path: string): Promise<Uint8Array> => {
+        const response = await fetch(`${node.url}/${path}`);
+        expect(response.status, path).toBe(200);
+        return new Uint8Array(await response.arrayBuffer());
+      };
+      const { epochs } = await operator.json<{ epochs: { treeSize: number; root: string; state: string }[] }>(
+        '/v1/epochs?from=0&limit=1000',
+      );
+      const heads = epochs.filter(({ state }) => state === 'sealed');
+      const checkpoint = new TextDecoder().decode(await bytesOf('checkpoint'));
+      const [, size, rootText] = checkpoint.split('\n');
+      const treeSize = Number(size);
+      const inclusion = [];
+      for (let index = 0; index < treeSize; index += 3) {
+        const tile = Math.floor(index / 256);
+        const entries = decodeEntryBundle(
+          await bytesOf(tilePath({ level: 'entries', index: tile, width: Math.min(256, treeSize - tile * 256) })),
+        );
+        const { hashes } = await inclusionProof(nodeCrypto, read, index, treeSize);
+        const leaf = base64.encode(leafHash(nodeCrypto, entries[index % 256]!));
+        inclusion.push({ index, size: treeSize, root: rootText, leafHash: leaf, proof: hashes.map(base64.encode) });
+      }
+      const consistency = [];
+      for (const head of heads.filter((one) => one.treeSize < treeSize)) {
+        const { hashes } = await consistencyProof(nodeCrypto, read, head.treeSize, treeSize);
+        consistency.push({
+          oldSize: head.treeSize,
+          oldRoot: head.root,
+          newSize: treeSize,
+          newRoot: rootText,
+          proof: hashes.map(base64.encode),
+        });
+      }
+      expect(consistency.length).toBeGreaterThan(20);
+      const directory = join(dirname(data.path), 'go');
+      mkdirSync(directory);
+      writeFileSync(join(directory, 'checkpoint'), checkpoint);
+      writeFileSync(join(directory, 'log.vkey'), await bytesOf('v1/log.vkey'));
+      writeFileSync(join(directory, 'inclusion.json'), JSON.stringify(inclusion));
+      writeFileSync(join(directory, 'consistency.json'), JSON.stringify(consistency));
+      const env = { ...process.env, GO111MODULE: 'off', GOPATH: '/usr/share/gocode', GOFLAGS: '' };
+      const binary = join(directory, 'check');
+      await run('go', ['build', '-o', binary, '.'], { cwd: join(root, 'test', 'go'), env });
+      const { stdout } = await run(binary, [directory]);
+      expect(stdout).toMatch(/^ok/);
+    },
+  );
 });

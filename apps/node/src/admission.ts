@@ -23,10 +23,17 @@ export class Admission {
     const { concurrentRequestsMax, requestsPerSecond } = limits;
     const tally = this.#tally(customer, requestsPerSecond, nowMs);
     if (tally.inFlight >= concurrentRequestsMax)
-      throw new WaggleError('LIMIT_EXCEEDED', `Expected at most ${concurrentRequestsMax} requests in flight (concurrentRequestsMax)`);
+      throw new WaggleError(
+        'LIMIT_EXCEEDED',
+        `Expected at most ${concurrentRequestsMax} requests in flight (concurrentRequestsMax)`,
+      );
     tally.tokens = Math.min(requestsPerSecond, tally.tokens + ((nowMs - tally.filledMs) / 1000) * requestsPerSecond);
     tally.filledMs = nowMs;
-    if (tally.tokens < 1) throw new WaggleError('LIMIT_EXCEEDED', `Expected at most ${requestsPerSecond} requests a second (requestsPerSecond)`);
+    if (tally.tokens < 1)
+      throw new WaggleError(
+        'LIMIT_EXCEEDED',
+        `Expected at most ${requestsPerSecond} requests a second (requestsPerSecond)`,
+      );
     tally.tokens--;
     tally.inFlight++;
     let isInside = true;

@@ -64,7 +64,8 @@ const MIB = 2 ** 20;
 const whole = (min: number, max: number) => ({
   form: 'N',
   expected: `a whole number from ${min} to ${max}`,
-  parse: (text: string): number | undefined => (/^\d{1,16}$/.test(text) && Number(text) >= min && Number(text) <= max ? Number(text) : undefined),
+  parse: (text: string): number | undefined =>
+    /^\d{1,16}$/.test(text) && Number(text) >= min && Number(text) <= max ? Number(text) : undefined,
 });
 
 function parseAddress(text: string): Config['http'] | undefined {

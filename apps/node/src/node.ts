@@ -63,7 +63,12 @@ export class Node {
   #stopTicking: Cancel | undefined;
   #isDraining = false;
 
-  private constructor(parts: Pick<Node, 'config' | 'standing' | 'store' | 'identity' | 'driver' | 'pool'> & { readonly data: DataDirectory; readonly observer: Observer }) {
+  private constructor(
+    parts: Pick<Node, 'config' | 'standing' | 'store' | 'identity' | 'driver' | 'pool'> & {
+      readonly data: DataDirectory;
+      readonly observer: Observer;
+    },
+  ) {
     this.config = parts.config;
     this.standing = parts.standing;
     this.store = parts.store;
@@ -84,9 +89,14 @@ export class Node {
     const data = openDataDirectory(config.data);
     const undo: (() => unknown)[] = [() => data.close()];
     try {
-      const pageCountMax = config.databaseBytesMax === null ? {} : { pageCountMax: Math.ceil(config.databaseBytesMax / PAGE_BYTES) };
+      const pageCountMax =
+        config.databaseBytesMax === null ? {} : { pageCountMax: Math.ceil(config.databaseBytesMax / PAGE_BYTES) };
       // Keys without a store are a store that was lost, not a first start.
-      const store = await openStore({ directory: data.path, mayCreate: readNodeKeys(data.path) === null, ...pageCountMax });
+      const store = await openStore({
+        directory: data.path,
+        mayCreate: readNodeKeys(data.path) === null,
+        ...pageCountMax,
+      });
       undo.push(() => store.close());
       const loaded = await store.load();
       const hlc = loaded.meta.get(META.hlc);
@@ -134,7 +144,10 @@ export class Node {
    * Runs a management command: what it decides is on disk and folded when this resolves. One at a time, because commands decide
    * by what is folded. Throws what the command throws, and `STORE_FULL`, `STORE_FAILED`, `STORE_BUSY` or `DRAINING`.
    */
-  manage<T extends { readonly writes: readonly Write[] }>(actor: Context['actor'], command: (context: Context) => T): Promise<T> {
+  manage<T extends { readonly writes: readonly Write[] }>(
+    actor: Context['actor'],
+    command: (context: Context) => T,
+  ): Promise<T> {
     const result = this.#managing.then(async () => {
       const done = command({ actor, nowMs: this.clock.nowMs() });
       await this.driver.write(done.writes);
@@ -166,10 +179,15 @@ export class Node {
   #tick(): void {
     const nowMs = this.clock.nowMs();
     this.identity.tick(nowMs);
-    const epochBefore = Math.min(epochAt(this.standing.cluster.genesis, nowMs - this.config.recordRetentionMs), this.driver.sealingEpoch);
+    const epochBefore = Math.min(
+      epochAt(this.standing.cluster.genesis, nowMs - this.config.recordRetentionMs),
+      this.driver.sealingEpoch,
+    );
     if (epochBefore > this.#rolledBefore) {
       this.#rolledBefore = epochBefore;
-      this.#rolling = this.#rolling.then(() => this.store.rollRecords(epochBefore)).catch((error: unknown) => this.#observer.rollFailed(error));
+      this.#rolling = this.#rolling
+        .then(() => this.store.rollRecords(epochBefore))
+        .catch((error: unknown) => this.#observer.rollFailed(error));
     }
     this.#stopTicking = this.clock.after(TICK_MS, () => this.#tick());
   }

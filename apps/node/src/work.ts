@@ -1,5 +1,14 @@
 import { createHash } from 'node:crypto';
-import { base64url, ERRORS, jcs, utf8, WaggleError, type CustomerId, type Epoch, type Json } from '@waggle/protocol/base';
+import {
+  base64url,
+  ERRORS,
+  jcs,
+  utf8,
+  WaggleError,
+  type CustomerId,
+  type Epoch,
+  type Json,
+} from '@waggle/protocol/base';
 import { ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
 import { isSku } from '@waggle/protocol/usage';
 import { parsePlan, type JobFigures, type JobOutcome, type ResizePlan } from '@waggle/images';
@@ -129,9 +138,15 @@ export class Work {
   async #repeat(order: Order, kept: IdempotencyRow, request: string): Promise<Outcome> {
     const refused =
       kept.requestHash !== request
-        ? new WaggleError('IDEMPOTENCY_MISMATCH', 'Expected the same operation, parameters and body as before under this idempotency key')
+        ? new WaggleError(
+            'IDEMPOTENCY_MISMATCH',
+            'Expected the same operation, parameters and body as before under this idempotency key',
+          )
         : kept.repeats >= REPEATS_MAX
-          ? new WaggleError('IDEMPOTENCY_EXHAUSTED', `Expected at most ${REPEATS_MAX} repeats under one idempotency key`)
+          ? new WaggleError(
+              'IDEMPOTENCY_EXHAUSTED',
+              `Expected at most ${REPEATS_MAX} repeats under one idempotency key`,
+            )
           : undefined;
     if (refused !== undefined) return this.#meter(order, order.body.length, { ...NO_WORK, error: refused }, null);
     const job = await this.#run(order);
@@ -149,8 +164,19 @@ export class Work {
       const limits = identity.limits(order.customer);
       leave = this.#admission.enter(order.customer, limits, clock.monotonicMs());
       const plan = this.#plan(order);
-      if (order.body.length === 0) throw new WaggleError('BODY_EMPTY', 'Expected a picture as the body of the request, received nothing');
-      return jobOf(plan, await pool.run({ op: order.operation, body: order.body, plan, limits, customer: order.customer, signal: order.signal }));
+      if (order.body.length === 0)
+        throw new WaggleError('BODY_EMPTY', 'Expected a picture as the body of the request, received nothing');
+      return jobOf(
+        plan,
+        await pool.run({
+          op: order.operation,
+          body: order.body,
+          plan,
+          limits,
+          customer: order.customer,
+          signal: order.signal,
+        }),
+      );
     } catch (error) {
       if (error instanceof WaggleError) return { ...NO_WORK, error };
       throw error;
@@ -166,12 +192,21 @@ export class Work {
       throw new WaggleError('REQUEST_INVALID', `Expected no parameters, received ${Object.keys(order.params)[0]}`);
     if (name === undefined) return parsePlan(params, order.accept);
     const preset = typeof name === 'string' ? this.#node.identity.preset(order.customer, name) : undefined;
-    if (preset === undefined) throw new WaggleError('REQUEST_INVALID', `Expected the name of a preset, received ${JSON.stringify(name)?.slice(0, 80)}`);
+    if (preset === undefined)
+      throw new WaggleError(
+        'REQUEST_INVALID',
+        `Expected the name of a preset, received ${JSON.stringify(name)?.slice(0, 80)}`,
+      );
     return parsePlan({ ...preset, ...params }, order.accept);
   }
 
   /** What a finished or failed job costs, committed. */
-  #meter(order: Omit<Order, 'signal' | 'accept'>, bytesIn: number, job: Job, idempotency: IdempotencyRow | null): Promise<Outcome> {
+  #meter(
+    order: Omit<Order, 'signal' | 'accept'>,
+    bytesIn: number,
+    job: Job,
+    idempotency: IdempotencyRow | null,
+  ): Promise<Outcome> {
     const failed = job.error !== undefined;
     const usage: Usage = {
       requests: failed ? 0 : 1,
@@ -185,7 +220,12 @@ export class Work {
     return this.#commit(order, job, usage, failed ? null : idempotency);
   }
 
-  async #commit(order: Omit<Order, 'signal' | 'accept'>, job: Job, usage: Usage, idempotency: IdempotencyRow | null): Promise<Outcome> {
+  async #commit(
+    order: Omit<Order, 'signal' | 'accept'>,
+    job: Job,
+    usage: Usage,
+    idempotency: IdempotencyRow | null,
+  ): Promise<Outcome> {
     const { driver, clock } = this.#node;
     const { error, queueMs, processMs } = job;
     const sku = skuOf(order.operation, job.format);
@@ -195,7 +235,9 @@ export class Work {
     const isFirst = idempotency !== null && idempotency.result === '';
     const keep = (epoch: Epoch): IdempotencyRow[] => {
       if (idempotency === null) return [];
-      return [isFirst ? { ...idempotency, result: JSON.stringify({ usage, epoch, receipt: receiptOf(epoch) }) } : idempotency];
+      return [
+        isFirst ? { ...idempotency, result: JSON.stringify({ usage, epoch, receipt: receiptOf(epoch) }) } : idempotency,
+      ];
     };
     const epoch = await driver.meter({
       record: {
@@ -228,10 +270,26 @@ export class Work {
   }
 
   /** What was metered, signed by this node: it can be shown to anyone who has the genesis. */
-  #receipt(order: Pick<Order, 'customer' | 'keyId' | 'requestId'>, sku: string, usage: Usage, epoch: Epoch, timeMs: number): string {
+  #receipt(
+    order: Pick<Order, 'customer' | 'keyId' | 'requestId'>,
+    sku: string,
+    usage: Usage,
+    epoch: Epoch,
+    timeMs: number,
+  ): string {
     const { cluster, replica, keys } = this.#node.standing;
     const { customer, keyId: key, requestId: request } = order;
-    const payload = { cluster: cluster.id, replica, customer, key, request, epoch, sku, usage: { ...usage }, time: new Date(timeMs).toISOString() };
+    const payload = {
+      cluster: cluster.id,
+      replica,
+      customer,
+      key,
+      request,
+      epoch,
+      sku,
+      usage: { ...usage },
+      time: new Date(timeMs).toISOString(),
+    };
     const signed = `${base64url.encode(utf8(jcs({ alg: 'EdDSA', kid: replica })))}.${base64url.encode(utf8(jcs(payload)))}`;
     return `${signed}.${base64url.encode(keys.transport.sign(utf8(signed)))}`;
   }
@@ -264,4 +322,3 @@ function digest(...parts: readonly (string | Buffer)[]): string {
   for (const part of parts) hash.update(`${Buffer.byteLength(part)}:`).update(part);
   return hash.digest('hex').slice(0, 32);
 }
-

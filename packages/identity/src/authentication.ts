@@ -38,6 +38,7 @@ export class Authentication {
     return this.#revoked[kind].has(id);
   }
 
+  /** The token of an id, revoked or not. */
   token(id: KeyId): TokenFact | undefined {
     return this.#tokens.get(id);
   }
@@ -47,6 +48,7 @@ export class Authentication {
     return this.#tokens.size;
   }
 
+  /** All tokens, revoked ones included, in no particular order. */
   get tokens(): Iterable<readonly [KeyId, TokenFact]> {
     return this.#tokens;
   }

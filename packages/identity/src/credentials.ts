@@ -84,7 +84,9 @@ export const randomDigits = (random: Random, digits: number): string =>
   Array.from({ length: digits }, () => DIGITS[random.below(62)]).join('');
 
 /** SHA-256 of the whole presented text: the only form in which a credential is kept. 32 bytes. */
-export const credentialHash = (crypto: Crypto, text: string): Uint8Array => crypto.sha256(utf8(text));
+export const credentialHash = (crypto: Crypto, text: string): Uint8Array =>
+  // Per request: a pooled Buffer takes a quarter of the time of a TextEncoder's array.
+  crypto.sha256(Buffer.from(text, 'utf8'));
 
 /** Whether the text can serve as an operator's own token: 16 to 256 printable ASCII characters, no spaces, not ours. */
 export const isOwnToken = (text: string): boolean => OWN_TOKEN.test(text);

@@ -25,9 +25,10 @@ export type Preset = Readonly<Record<string, string>>;
 export const ENTRY_NAME_PATTERN = '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$';
 const NAME = new RegExp(ENTRY_NAME_PATTERN);
 
+/** Presets of a customer, for a node that adds one: two that do so concurrently can go beyond. */
 export const PRESETS_MAX = 100;
 /** Parameters of a preset, and fields of a profile. */
-export const ENTRIES_MAX = 100;
+const ENTRIES_MAX = 100;
 /** Names and values of a preset's parameters together, in bytes of UTF-8. */
 export const PRESET_BYTES_MAX = 2 * 1024;
 /** Names and values of the profile's fields together, in bytes of UTF-8. */
@@ -36,8 +37,8 @@ export const PROFILE_BYTES_MAX = 16 * 1024;
 export const CHANGES_MAX = 2_000;
 /** One change in base64, in characters: a whole profile with its names twice over, well within one message of 64 KiB. */
 const CHANGE_LENGTH_MAX = 48 * 1024;
-/** Projections kept, last used first out. */
-const OPEN_ACCOUNTS_MAX = 256;
+/** Projections kept, the least recently used first out. */
+const OPEN_ACCOUNTS_MAX = 1_024;
 
 /** The only generation so far: a compacted history will be the next one. */
 const GENERATION = 0;

@@ -39,20 +39,22 @@ export interface IdentityDeps {
   readonly limits?: Partial<Limits>;
 }
 
-/** A key or token as lists show it. */
-export interface CredentialView {
+/** What keys and tokens have in common as lists show them. */
+interface CredentialView {
   readonly id: KeyId;
   /** RFC 3339, UTC. */
   readonly createdAt: string;
   readonly revoked: boolean;
 }
+/** An API key as lists show it. */
 export type KeyView = CredentialView & { readonly scopes: readonly Scope[] };
+/** A token as lists show it. */
 export type TokenView = CredentialView & { readonly role: TokenRole; readonly name: string };
 
 /** Keys of one customer, revoked ones included. */
-export const KEYS_PER_CUSTOMER_MAX = 1_000;
+const KEYS_PER_CUSTOMER_MAX = 1_000;
 /** Tokens of a cluster, revoked ones included. */
-export const TOKENS_MAX = 10_000;
+const TOKENS_MAX = 10_000;
 /** Entries of a page of customers or of the audit log. */
 export const PAGE_MAX = 1_000;
 const CUSTOMER_ID = new RegExp(CUSTOMER_ID_PATTERN);
@@ -237,7 +239,7 @@ export class Identity {
 
   /**
    * A new API key; its text is in the result and nowhere else. Throws `CUSTOMER_UNKNOWN`, `CUSTOMER_DELETED`,
-   * `REQUEST_INVALID` for scopes that are none or not known, and beyond `KEYS_PER_CUSTOMER_MAX`.
+   * `REQUEST_INVALID` for scopes that are none or not known, and beyond 1 000 keys of a customer.
    */
   issueKey(
     context: Context,

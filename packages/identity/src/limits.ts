@@ -61,6 +61,7 @@ export const LIMITS = {
   },
 } as const satisfies Record<string, LimitEntry>;
 
+/** The name of a limit. */
 export type LimitName = keyof typeof LIMITS;
 type QuotaName = 'quotaRequestsPerMonth' | 'quotaCpuMicrosPerMonth';
 
@@ -70,8 +71,10 @@ export type Limits = { readonly [Name in LimitName]: Name extends QuotaName ? nu
 /** A change of limits: a number sets the customer's own, `null` goes back to the node's default. */
 export type LimitsPatch = { readonly [Name in LimitName]?: number | null };
 
+/** The names of all limits, in the order of the table. */
 export const LIMIT_NAMES = Object.keys(LIMITS) as readonly LimitName[];
 
+/** Whether there is a limit of that name. */
 export const isLimitName = (name: string): name is LimitName => Object.hasOwn(LIMITS, name);
 
 /** The defaults of the table. */
@@ -97,5 +100,5 @@ export function parseLimitsPatch(input: Readonly<Record<string, unknown>>): Limi
         `Expected a whole number from ${LIMITS[name].min} to ${LIMITS[name].max}, or null, for ${name}, received ${JSON.stringify(value)?.slice(0, 60)}`,
       );
   }
-  return input as LimitsPatch;
+  return input;
 }

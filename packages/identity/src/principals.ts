@@ -2,10 +2,12 @@ import { WaggleError, type CustomerId, type KeyId } from '@waggle/protocol/base'
 
 /** What an API key may do: `resize` is work that is metered, `read` is usage, statements, records and the account. */
 export const SCOPES = ['resize', 'read'] as const;
+/** One of `SCOPES`. */
 export type Scope = (typeof SCOPES)[number];
 
 /** What a token may do. An operator may do whatever an auditor or a metrics reader may. */
 export const TOKEN_ROLES = ['operator', 'auditor', 'metrics'] as const;
+/** One of `TOKEN_ROLES`. */
 export type TokenRole = (typeof TOKEN_ROLES)[number];
 
 /** Whoever has shown a valid credential. */

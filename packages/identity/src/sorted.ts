@@ -17,6 +17,8 @@ export class SortedIds {
       this.#sorted = false;
     }
   }
+
+  /** How many there are. */
   get length(): number {
     return this.#ids.length;
   }

@@ -149,12 +149,15 @@ export class Views {
   /** As `Identity.fold`. */
   fold(replica: ReplicaId, register: FoldedRegister, nowMs: number): void {
     const { key } = register;
-    const [first = '', second = ''] = key.split('/', 2);
-    const kind = key.startsWith('fact/') || isLwwKey(key) ? `${first}/${second}` : first;
-    const handler = HANDLERS.get(kind);
+    // Without split for the most part: at a start this runs for every register that there is.
+    let slash = key.indexOf('/');
+    if (key.startsWith('fact/') || isLwwKey(key)) slash = key.indexOf('/', slash + 1);
+    const kind = key.slice(0, slash);
+    const handler = slash < 0 ? undefined : HANDLERS.get(kind);
     if (handler === undefined) return;
     try {
-      const parts = key.slice(kind.length + 1).split('/', handler.parts + 1);
+      const rest = key.slice(slash + 1);
+      const parts = rest.includes('/') ? rest.split('/', handler.parts + 1) : [rest];
       if (parts.length !== handler.parts || key.length > REGISTER_KEY_LENGTH_MAX)
         throw new WaggleError(
           'DECODE_FAILED',

@@ -12,7 +12,7 @@ vi.mock('node:crypto', async (original) => {
 
 /** A key with the id of another, its own secret and a right checksum. */
 function withIdOf(key: string): string {
-  const digits = [...key.slice(4, 16)].map((digit) =>
+  const digits = Array.from(key.slice(4, 16), (digit) =>
     '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'.indexOf(digit),
   );
   const random = seededRandom(99);

@@ -50,7 +50,7 @@ function history(seed: number, steps: number): History {
     ];
     try {
       const change = node.do(one(commands)());
-      if (!Array.isArray(change) && 'key' in change) keys.push(change.key as string);
+      if (!Array.isArray(change) && 'key' in change) keys.push(change.key);
     } catch (error) {
       // Refused here and now: no customer yet, no key, the last token.
       if (!(error instanceof WaggleError)) throw error;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { CustomerId, KeyId } from '@waggle/protocol/base';
+import type { CustomerId, ReplicaId } from '@waggle/protocol/base';
 import { LIMIT_DEFAULTS } from '../src/index.ts';
 import { codeOf, START_MS, TestNode } from './support.ts';
 
@@ -197,7 +197,7 @@ describe('keys', () => {
       { id, scopes: ['read'], createdAt: '2026-01-01T00:00:00.000Z', revoked: false },
     ]);
     expect(codeOf(() => identity.revokeKey(context, 'other', id))).toBe('NOT_FOUND');
-    expect(codeOf(() => identity.revokeKey(context, 'acme', '000000000000' as KeyId))).toBe('NOT_FOUND');
+    expect(codeOf(() => identity.revokeKey(context, 'acme', '000000000000'))).toBe('NOT_FOUND');
     node.do(identity.revokeKey(context, 'acme', id));
     expect(identity.revokeKey(context, 'acme', id)).toEqual([]);
     expect(identity.listKeys('acme')).toMatchObject([{ id, revoked: true }]);
@@ -278,6 +278,26 @@ describe('the audit log', () => {
     expect(a.identity.audit({ limit: 1 })).toEqual(entries.slice(0, 1));
     expect(a.identity.audit({ limit: 5, after: entries[0]!.id })).toEqual(entries.slice(1));
     expect(codeOf(() => a.identity.audit({ limit: 1_001 }))).toBe('REQUEST_INVALID');
+  });
+
+  it('leaves out what is not an entry', () => {
+    const node = new TestNode('a');
+    const replica = 'f'.repeat(32) as ReplicaId;
+    const ids = Array.from({ length: 5 }, (_, i) => `0000000000000${i}00-01234567`);
+    for (const [i, id] of ids.entries()) {
+      const entry = {
+        atMs: i,
+        actor: { credential: 'x', role: 'operator' },
+        node: replica,
+        action: 'x',
+        target: 'x',
+        details: i,
+      };
+      const value = i === 0 || i === 4 ? JSON.stringify(entry) : ['{}', 'not JSON', '[1]'][i - 1]!;
+      node.identity.fold(replica, { key: `fact/audit/${id}`, version: i + 1, value }, node.nowMs);
+    }
+    expect(node.identity.audit({ limit: 2 }).map(({ details }) => details)).toEqual([4, 0]);
+    expect(node.identity.audit({ limit: 1, after: ids[4]! }).map(({ details }) => details)).toEqual([0]);
   });
 
   it('has one entry for every change that is not none', () => {

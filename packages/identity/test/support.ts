@@ -28,7 +28,7 @@ export function signerFromSeed(seed: Uint8Array): Signer {
   };
 }
 
-export const ACTOR: Actor = { credential: 'tests', role: 'node' };
+const ACTOR: Actor = { credential: 'tests', role: 'node' };
 /** 2026-01-01T00:00:00Z. */
 export const START_MS = 1_767_225_600_000;
 

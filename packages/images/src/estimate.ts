@@ -1,4 +1,4 @@
-import { type PlannedPicture, planPicture, type SourceHeader } from './geometry.ts';
+import { type PlannedPicture, planPicture, type SourceHeader, turnsFirst } from './geometry.ts';
 import type { OutputFormat, ResizePlan } from './plan.ts';
 
 /*
@@ -43,7 +43,7 @@ export function estimateCpuMicros(plan: ResizePlan, source: SourceHeader): numbe
   const planned = planPicture(plan, source);
   const sourceMp = (source.width * source.height * planned.frames) / 1e6;
   const resultMp = (planned.width * planned.height * planned.frames) / 1e6;
-  const shrink = source.format === 'jpeg' ? jpegShrink(source, planned) : 1;
+  const shrink = source.format === 'jpeg' && !turnsFirst(plan) ? jpegShrink(source, planned) : 1;
   const decodedMp = sourceMp / shrink ** 2;
   let micros = JOB_MICROS + decodedMp * (DECODE_MICROS_PER_MP[source.format] + RESIZE_MICROS_PER_MP);
   if (source.format === 'jpeg')

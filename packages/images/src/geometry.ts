@@ -57,10 +57,6 @@ function fitted(plan: ResizePlan, from: readonly [number, number]): [number, num
   const capped = (asked: number | undefined, have: number): number =>
     plan.enlarge ? (asked ?? have) : Math.min(asked ?? have, have);
   if (plan.fit === 'fill') return [capped(plan.width, width), capped(plan.height, height)];
-  if (plan.fit === 'contain' && (x === undefined || y === undefined)) {
-    const [w, h] = scaled(x ?? y!);
-    return [plan.width ?? w, plan.height ?? h];
-  }
   if (x === undefined || y === undefined) return scaled(x ?? y!);
   switch (plan.fit) {
     case 'inside':
@@ -74,7 +70,18 @@ function fitted(plan: ResizePlan, from: readonly [number, number]): [number, num
   }
 }
 
-/** What a plan makes of a source, to the pixel as sharp rounds it. Pure. */
+/** Whether the picture is cropped or padded and not only scaled. From one side the other follows: nothing to crop or pad. */
+export const cropsOrPads = (plan: ResizePlan): boolean =>
+  (plan.fit === 'contain' || plan.fit === 'cover') && plan.width !== undefined && plan.height !== undefined;
+
+/**
+ * Whether the source is turned before it is resized. That holds all of it in memory and decodes a JPEG at full size (12
+ * megapixels: ten times the CPU), so only where sharp would otherwise crop or pad to the sides from before the turn.
+ */
+export const turnsFirst = (plan: ResizePlan): boolean =>
+  (plan.rotate === 90 || plan.rotate === 270) && cropsOrPads(plan);
+
+/** What a plan makes of a source, to the pixel. Pure. */
 export function planPicture(plan: ResizePlan, source: SourceHeader): PlannedPicture {
   const format = outputFormat(plan, source);
   const frames = plan.frames === 'all' && ANIMATED.includes(format) ? source.frames : 1;

@@ -1,6 +1,6 @@
 import { WaggleError } from '@waggle/protocol/base';
-import sharp, { type Sharp, type SharpOptions } from 'sharp';
-import { type PlannedPicture, planPicture, type SourceHeader } from './geometry.ts';
+import sharp, { type ResizeOptions, type Sharp, type SharpOptions } from 'sharp';
+import { cropsOrPads, type PlannedPicture, planPicture, type SourceHeader, turnsFirst } from './geometry.ts';
 import type { Color } from './color.ts';
 import type { OutputFormat, ResizePlan } from './plan.ts';
 
@@ -108,33 +108,35 @@ export interface MadePicture extends PlannedPicture {
   readonly picture: Buffer;
 }
 
-/** The compass as seen from before a turn: turned by 90° clockwise, what was west lies north. */
-function positionBeforeTurn(plan: ResizePlan): ResizePlan['position'] {
-  const index = COMPASS.indexOf(plan.position as (typeof COMPASS)[number]);
-  return index < 0 ? plan.position : COMPASS[(index + COMPASS.length - plan.rotate / 45) % COMPASS.length]!;
-}
-const COMPASS = ['north', 'northeast', 'east', 'southeast', 'south', 'southwest', 'west', 'northwest'] as const;
-
 /**
- * Resizes first and turns then: turning the source would hold all of it in memory and decode a JPEG at full size (12
- * megapixels by 90°: ten times the CPU). So width, height and position are those from before the turn.
+ * Resizes and turns, in the cheaper order where there is a choice. Where nothing is cropped or padded sharp gets both
+ * sides from the plan: from one side it would work out the other after decoding a JPEG at a rounded fraction of its size.
  */
-function resizeAndTurn(picture: Sharp, plan: ResizePlan, background: Color): void {
+function resizeAndTurn(picture: Sharp, plan: ResizePlan, planned: PlannedPicture, background: Color): void {
   const sideways = plan.rotate === 90 || plan.rotate === 270;
-  const [width, height] = sideways ? [plan.height, plan.width] : [plan.width, plan.height];
-  if (width !== undefined || height !== undefined)
-    picture.resize({
-      ...(width === undefined ? {} : { width }),
-      ...(height === undefined ? {} : { height }),
-      fit: plan.fit,
-      position: positionBeforeTurn(plan),
-      background,
-      withoutEnlargement: !plan.enlarge,
-    });
-  if (plan.rotate !== 0) picture.rotate(plan.rotate);
+  const turnFirst = turnsFirst(plan);
+  if (turnFirst) picture.rotate(plan.rotate);
+  if (plan.width !== undefined || plan.height !== undefined) picture.resize(resizeOptions(plan, planned, background));
+  if (plan.rotate !== 0 && !turnFirst) picture.rotate(plan.rotate);
   // sharp mirrors before it turns, the plan after.
   if (sideways ? plan.flop : plan.flip) picture.flip();
   if (sideways ? plan.flip : plan.flop) picture.flop();
+}
+
+function resizeOptions(plan: ResizePlan, planned: PlannedPicture, background: Color): ResizeOptions {
+  if (!cropsOrPads(plan)) {
+    const sideways = plan.rotate === 90 || plan.rotate === 270;
+    const [width, height] = sideways ? [planned.height, planned.width] : [planned.width, planned.height];
+    return { width, height, fit: 'fill' };
+  }
+  return {
+    ...(plan.width === undefined ? {} : { width: plan.width }),
+    ...(plan.height === undefined ? {} : { height: plan.height }),
+    fit: plan.fit,
+    position: plan.position,
+    background,
+    withoutEnlargement: !plan.enlarge,
+  };
 }
 
 /**
@@ -153,7 +155,7 @@ export async function makePicture(
   const picture = sharp(body, { ...READ, limitInputPixels: inputPixelsMax, animated, autoOrient });
   const background = backgroundOf(plan, planned.format);
   if (background.alpha === 1 && header.hasAlpha) picture.flatten({ background });
-  resizeAndTurn(picture, plan, background);
+  resizeAndTurn(picture, plan, planned, background);
   if (plan.grayscale) picture.grayscale();
   const { data, info } = await encode(picture, plan, planned.format).toBuffer({ resolveWithObject: true });
   const frames = info.pages ?? 1;

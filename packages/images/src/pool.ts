@@ -99,8 +99,6 @@ const RETRY_MS_MIN = 100;
 const RETRY_MS_MAX = 30_000;
 /** A process that keeps more than this part of its limit between jobs makes room for a fresh one. */
 const MEMORY_KEPT_MAX = 1 / 3;
-/** How long the probe may wait and run, in ms. */
-const PROBE_MS = 5_000;
 
 /** A job on its way through the pool. */
 interface Ticket extends Queued {
@@ -196,13 +194,13 @@ export class Pool {
     });
   }
 
-  /** Whether a worker can make a picture, tried within 5 s. Goes before the queue; concurrent calls share one try. */
-  probe(): Promise<{ ok: true } | { ok: false; error: WaggleError }> {
+  /** Whether a worker can make a picture within `deadlineMs`. Goes before the queue; concurrent calls share one try. */
+  probe(deadlineMs = 5_000): Promise<{ ok: true } | { ok: false; error: WaggleError }> {
     if (this.#state !== 'open') return Promise.resolve({ ok: false, error: draining() });
     this.#probe ??= new Promise<{ ok: true } | { ok: false; error: WaggleError }>((resolve) => {
       const ticket = this.#ticket(
         'probe',
-        { body: new Uint8Array(0), customer: '', limits: { deadlineMs: PROBE_MS } },
+        { body: new Uint8Array(0), customer: '', limits: { deadlineMs } },
         ({ error }) => {
           this.#probe = undefined;
           resolve(error === undefined ? { ok: true } : { ok: false, error });

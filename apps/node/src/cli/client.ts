@@ -13,7 +13,10 @@ export interface ClientOptions extends OutputOptions {
   readonly config?: string;
 }
 
-/** Who asks: an operator or auditor with a token, a customer with a key, or anyone. */
+/**
+ * Who asks: an operator or auditor with a token, a customer with a key, or anyone. Anyone shows a token only if it was given
+ * for this: the operator's own would otherwise go to every log that somebody looks at.
+ */
 type Role = 'token' | 'key' | 'anyone';
 
 /** How long an answer may take to begin, in ms. */
@@ -103,27 +106,39 @@ export class Client {
       return await fetch(this.url + path, { ...init, signal: controller.signal });
     } catch (cause) {
       const why = controller.signal.aborted ? `no answer within ${ANSWER_MS_MAX} ms` : reasonOf(cause);
-      throw new CommandError(`Expected a node at ${this.url}, received ${why}. Is it running there? (npm start, --url)`, 1, {
-        cause,
-      });
+      throw new CommandError(
+        `Expected a node at ${this.url}, received ${why}. Is it running there? (npm start, --url)`,
+        1,
+        {
+          cause,
+        },
+      );
     } finally {
       clearTimeout(timer);
     }
   }
 }
 
+/** Parameters as the end of a path; those not given are left out. */
+export function queryOf(parameters: Readonly<Record<string, string | undefined>>): string {
+  const given = Object.entries(parameters).filter((entry): entry is [string, string] => entry[1] !== undefined);
+  return given.length === 0 ? '' : `?${new URLSearchParams(given).toString()}`;
+}
+
 const present = (text: string | undefined): string | undefined => (text === '' ? undefined : text);
 
 function credentialOf(options: ClientOptions, config: Config, role: Role): string | null {
   const { env } = process;
-  if (role === 'anyone') return null;
   if (role === 'key') {
     const key = options.key ?? present(env['WAGGLE_KEY']);
-    if (key === undefined) throw new CommandError('Expected the API key of a customer in --key or WAGGLE_KEY, received none', 2);
+    if (key === undefined)
+      throw new CommandError('Expected the API key of a customer in --key or WAGGLE_KEY, found none', 2);
     return key;
   }
+  const given = options.token ?? present(env['WAGGLE_TOKEN']);
+  if (role === 'anyone') return given ?? null;
   const file = join(config.data, 'operator.token');
-  const token = options.token ?? present(env['WAGGLE_TOKEN']) ?? readToken(file) ?? config.operatorToken;
+  const token = given ?? readToken(file) ?? config.operatorToken;
   if (token !== null) return token;
   throw new CommandError(`Expected a token in --token, in WAGGLE_TOKEN or in ${file}, found none`, 2);
 }

@@ -1,10 +1,10 @@
 import type { Command } from 'commander';
 import type { Customer } from '@waggle/identity';
-import { asking, Client, type ClientOptions } from './client.ts';
+import { asking, Client, queryOf, type ClientOptions } from './client.ts';
 import { issueKey } from './keys.ts';
 import { CommandError, fields, say, show, table } from './output.ts';
 
-const path = (id: string): string => `/v1/customers/${encodeURIComponent(id)}`;
+const pathOf = (id: string): string => `/v1/customers/${encodeURIComponent(id)}`;
 
 /** `waggle customer …`: for operators. */
 export function customerCommands(program: Command): void {
@@ -21,22 +21,22 @@ export function customerCommands(program: Command): void {
     .option('--limit <N>', 'at most this many', '1000')
     .action(list);
   command('show <id>', 'show a customer and its limits').action((id: string, options: ClientOptions) =>
-    change(options, 'GET', path(id)),
+    change(options, 'GET', pathOf(id)),
   );
   command('rename <id> <name>', 'give a customer another name').action(
-    (id: string, name: string, options: ClientOptions) => change(options, 'PATCH', path(id), { name }),
+    (id: string, name: string, options: ClientOptions) => change(options, 'PATCH', pathOf(id), { name }),
   );
   command('limits <id> [limit=value...]', 'show or set limits; the value "default" goes back to the default').action(
     (id: string, limits: string[], options: ClientOptions) =>
       limits.length === 0
-        ? change(options, 'GET', path(id))
-        : change(options, 'PATCH', path(id), { limits: parseLimits(limits) }),
+        ? change(options, 'GET', pathOf(id))
+        : change(options, 'PATCH', pathOf(id), { limits: parseLimits(limits) }),
   );
   command('suspend <id>', 'refuse its keys until it is resumed').action((id: string, options: ClientOptions) =>
-    change(options, 'POST', `${path(id)}/suspend`),
+    change(options, 'POST', `${pathOf(id)}/suspend`),
   );
   command('resume <id>', 'take its keys again').action((id: string, options: ClientOptions) =>
-    change(options, 'POST', `${path(id)}/resume`),
+    change(options, 'POST', `${pathOf(id)}/resume`),
   );
   command('delete <id>', 'refuse its keys for ever; its id is never used again').action(remove);
 }
@@ -51,17 +51,16 @@ async function create(
   const created =
     id === undefined
       ? await client.ask<Customer>('POST', '/v1/customers', { name })
-      : await client.ask<Customer>('PUT', path(id), { name });
+      : await client.ask<Customer>('PUT', pathOf(id), { name });
   if (options.withKey !== true) return show(options, created, () => describe(created), created.id);
   const issued = await issueKey(client, created.id);
   show(options, { ...created, key: issued }, () => `${describe(created)}\n\n${issued.text}`, issued.key);
 }
 
-async function list(
-  options: ClientOptions & { readonly after?: string; readonly limit: string },
-): Promise<void> {
-  const query = new URLSearchParams({ limit: options.limit, ...(options.after === undefined ? {} : { after: options.after }) });
-  const answer = await Client.open(options, 'token').ask<{ customers: Customer[] }>('GET', `/v1/customers?${query}`);
+async function list(options: ClientOptions & { readonly after?: string; readonly limit: string }): Promise<void> {
+  const { after, limit } = options;
+  const path = `/v1/customers${queryOf({ after, limit })}`;
+  const answer = await Client.open(options, 'token').ask<{ customers: Customer[] }>('GET', path);
   const { customers } = answer;
   const rows = customers.map((one) => [one.id, one.name, one.status, one.createdAt]);
   const human = (): string => (rows.length === 0 ? 'No customers.' : table(['ID', 'NAME', 'STATUS', 'CREATED'], rows));
@@ -74,7 +73,7 @@ async function change(options: ClientOptions, method: string, at: string, body?:
 }
 
 async function remove(id: string, options: ClientOptions): Promise<void> {
-  await Client.open(options, 'token').ask('DELETE', path(id));
+  await Client.open(options, 'token').ask('DELETE', pathOf(id));
   if (options.json !== true) say(options.quiet === true ? id : `Deleted customer ${id}.`);
 }
 

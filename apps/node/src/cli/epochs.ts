@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Command } from 'commander';
-import { asking, Client, type ClientOptions } from './client.ts';
+import { asking, Client, queryOf, type ClientOptions } from './client.ts';
 import { CommandError, fields, say, show, table } from './output.ts';
 
 interface EpochRow {
@@ -32,30 +32,19 @@ export function epochCommands(program: Command): void {
   asking(program.command('epoch <n>'), 'token')
     .description('one epoch: header, roster, cosigners, files')
     .action(async (n: string, options: ClientOptions) => {
-      if (!/^\d{1,15}$/.test(n)) throw new CommandError(`Expected the number of an epoch, received ${JSON.stringify(n)}`, 2);
-      const answer = await reader(options).ask<Record<string, unknown>>('GET', `/v1/epochs/${n}`);
+      if (!/^\d{1,15}$/.test(n))
+        throw new CommandError(`Expected the number of an epoch, received ${JSON.stringify(n)}`, 2);
+      const answer = await Client.open(options, 'anyone').ask<Record<string, unknown>>('GET', `/v1/epochs/${n}`);
       show(options, answer, () => fields(flat(answer)));
     });
-}
-
-/** The log is public unless it was switched off, so a token is sent only if there is one. */
-function reader(options: ClientOptions): Client {
-  try {
-    return Client.open(options, 'token');
-  } catch (error) {
-    if (options.token !== undefined || !(error instanceof CommandError)) throw error;
-    return Client.open(options, 'anyone');
-  }
 }
 
 async function epochs(
   options: ClientOptions & { readonly from?: string; readonly limit?: string; readonly watch?: true },
 ): Promise<void> {
-  const client = reader(options);
-  const query = new URLSearchParams();
-  if (options.from !== undefined) query.set('from', options.from);
-  if (options.limit !== undefined) query.set('limit', options.limit);
-  const answer = await client.ask<Epochs>('GET', `/v1/epochs${query.size === 0 ? '' : `?${query}`}`);
+  const client = Client.open(options, 'anyone');
+  const { from, limit } = options;
+  const answer = await client.ask<Epochs>('GET', `/v1/epochs${queryOf({ from, limit })}`);
   if (options.watch === true) return watch(client, options, answer.sealedUpTo ?? -1);
   show(options, answer, () =>
     answer.epochs.length === 0
@@ -79,7 +68,11 @@ async function watch(client: Client, options: ClientOptions, sealedUpTo: number)
     const answer = await client.ask<Epochs>('GET', `/v1/epochs?from=${next}&limit=${WATCH_LIMIT}`);
     for (const row of [...answer.epochs].sort((a, b) => a.epoch - b.epoch)) {
       if (row.epoch !== next || row.state !== 'sealed') continue;
-      say(options.json === true ? JSON.stringify(row) : `epoch ${row.epoch} sealed: ${row.treeSize} leaves, root ${row.root}`);
+      say(
+        options.json === true
+          ? JSON.stringify(row)
+          : `epoch ${row.epoch} sealed: ${row.treeSize} leaves, root ${row.root}`,
+      );
       next++;
     }
   }
@@ -87,4 +80,6 @@ async function watch(client: Client, options: ClientOptions, sealedUpTo: number)
 
 /** One level of an answer, with what is nested as JSON. */
 const flat = (answer: Readonly<Record<string, unknown>>): Record<string, unknown> =>
-  Object.fromEntries(Object.entries(answer).map(([name, value]) => [name, typeof value === 'number' ? String(value) : value]));
+  Object.fromEntries(
+    Object.entries(answer).map(([name, value]) => [name, typeof value === 'number' ? String(value) : value]),
+  );

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { customerCommands } from './customers.ts';
 import { epochCommands } from './epochs.ts';
@@ -8,9 +9,14 @@ import { startCommands } from './start.ts';
 import { statusCommand } from './status.ts';
 import { usageCommands } from './usage.ts';
 
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  readonly version: string;
+};
+
 function program(): Command {
   const waggle = new Command('waggle')
     .description('An image-resizing service that any number of equal nodes provide together.')
+    .version(version)
     .showHelpAfterError('(--help says more)')
     .exitOverride();
   startCommands(waggle);

@@ -35,8 +35,15 @@ export function keyCommands(program: Command): void {
     .description('list the API keys of a customer')
     .action(async (customer: string, options: ClientOptions) => {
       const answer = await Client.open(options, 'token').ask<{ keys: KeyView[] }>('GET', keysOf(customer));
-      const rows = answer.keys.map((one) => [one.id, one.scopes.join(' '), one.createdAt, one.revoked ? 'revoked' : 'valid']);
-      show(options, answer, () => (rows.length === 0 ? 'No keys.' : table(['ID', 'SCOPES', 'CREATED', 'STATUS'], rows)));
+      const rows = answer.keys.map((one) => [
+        one.id,
+        one.scopes.join(' '),
+        one.createdAt,
+        one.revoked ? 'revoked' : 'valid',
+      ]);
+      show(options, answer, () =>
+        rows.length === 0 ? 'No keys.' : table(['ID', 'SCOPES', 'CREATED', 'STATUS'], rows),
+      );
     });
   asking(key.command('revoke <customer> <key-id>'), 'token')
     .description('refuse an API key for ever')
@@ -48,19 +55,35 @@ export function keyCommands(program: Command): void {
 
 /** `waggle token …`: for operators. */
 export function tokenCommands(program: Command): void {
-  const token = program.command('token').description('create, list and revoke tokens of operators, auditors and metrics (operator)');
+  const token = program
+    .command('token')
+    .description('create, list and revoke tokens of operators, auditors and metrics (operator)');
   asking(token.command('create <role> <name>'), 'token')
     .description('create a token; the role is operator, auditor or metrics')
     .option('-q, --quiet', 'print the token only')
     .action(async (role: string, name: string, options: ClientOptions) => {
-      const answer = await Client.open(options, 'token').ask<{ id: string; token: string }>('POST', '/v1/tokens', { role, name });
-      show(options, answer, () => `${fields({ id: answer.id, role, name, token: answer.token })}\n${ONCE}`, answer.token);
+      const answer = await Client.open(options, 'token').ask<{ id: string; token: string }>('POST', '/v1/tokens', {
+        role,
+        name,
+      });
+      show(
+        options,
+        answer,
+        () => `${fields({ id: answer.id, role, name, token: answer.token })}\n${ONCE}`,
+        answer.token,
+      );
     });
   asking(token.command('list'), 'token')
     .description('list tokens')
     .action(async (options: ClientOptions) => {
       const answer = await Client.open(options, 'token').ask<{ tokens: TokenView[] }>('GET', '/v1/tokens');
-      const rows = answer.tokens.map((one) => [one.id, one.role, one.name, one.createdAt, one.revoked ? 'revoked' : 'valid']);
+      const rows = answer.tokens.map((one) => [
+        one.id,
+        one.role,
+        one.name,
+        one.createdAt,
+        one.revoked ? 'revoked' : 'valid',
+      ]);
       show(options, answer, () => table(['ID', 'ROLE', 'NAME', 'CREATED', 'STATUS'], rows));
     });
   asking(token.command('revoke <token-id>'), 'token')

@@ -1,18 +1,19 @@
 import { readFileSync, writeFileSync } from 'node:fs';
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { RESIZE_PARAMETERS, type Parameter } from '@waggle/images';
-import { asking, Client, type ClientOptions } from './client.ts';
+import { asking, Client, queryOf, type ClientOptions } from './client.ts';
 import { CommandError, note, say } from './output.ts';
 
 type ResizeOptions = ClientOptions & { readonly out: string } & Readonly<Record<string, string | undefined>>;
 
 const PARAMETERS: readonly (readonly [string, Parameter])[] = Object.entries(RESIZE_PARAMETERS);
 
-/** What a parameter takes, for the help. */
-function formOf(parameter: Parameter): string {
-  if (parameter.type === 'integer') return 'N';
-  if (parameter.type === 'choice') return parameter.choices.join('|');
-  return parameter.type === 'boolean' ? 'true|false' : 'COLOUR';
+/** The flag of a parameter. Ranges and colours are for the node to judge. */
+function optionOf([name, parameter]: (typeof PARAMETERS)[number]): Option {
+  const { type, description } = parameter;
+  if (type === 'choice') return new Option(`--${name} <CHOICE>`, description).choices(parameter.choices);
+  if (type === 'boolean') return new Option(`--${name} <BOOLEAN>`, description).choices(['true', 'false']);
+  return new Option(`--${name} <${type === 'integer' ? 'N' : 'COLOUR'}>`, description);
 }
 
 /** `waggle resize`: for customers. */
@@ -22,19 +23,16 @@ export function resizeCommand(program: Command): void {
     .requiredOption('-o, --out <FILE>', 'where the result goes; - for standard output')
     .option('--preset <NAME>', "parameters from a preset of the customer's account")
     .option('-q, --quiet', 'say nothing about it');
-  for (const [name, parameter] of PARAMETERS) command.option(`--${name} <${formOf(parameter)}>`, parameter.description);
+  for (const parameter of PARAMETERS) command.addOption(optionOf(parameter));
   command.action(resize);
 }
 
 async function resize(file: string, options: ResizeOptions): Promise<void> {
   const client = Client.open(options, 'key');
-  const query = new URLSearchParams();
-  for (const name of ['preset', ...PARAMETERS.map(([parameter]) => parameter)]) {
-    const value = options[name];
-    if (value !== undefined) query.set(name, value);
-  }
+  const names = ['preset', ...PARAMETERS.map(([name]) => name)];
+  const query = queryOf(Object.fromEntries(names.map((name) => [name, options[name]])));
   const body = access(file, () => readFileSync(file === '-' ? 0 : file));
-  const response = await client.send('POST', `/v1/resize${query.size === 0 ? '' : `?${query}`}`, {
+  const response = await client.send('POST', `/v1/resize${query}`, {
     body: new Uint8Array(body),
     type: 'application/octet-stream',
   });
@@ -51,7 +49,8 @@ async function resize(file: string, options: ResizeOptions): Promise<void> {
   // The picture may be on standard output.
   const tell = options.out === '-' ? note : say;
   if (options.json === true) tell(JSON.stringify(done, null, 2));
-  else if (options.quiet !== true) tell(`${done.file}: ${done.type}, ${done.bytes.toLocaleString('en')} bytes\nmetered: ${done.usage}`);
+  else if (options.quiet !== true)
+    tell(`${done.file}: ${done.type}, ${done.bytes.toLocaleString('en')} bytes\nmetered: ${done.usage}`);
 }
 
 function access<T>(file: string, step: () => T): T {

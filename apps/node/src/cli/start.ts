@@ -1,5 +1,16 @@
 import type { Command } from 'commander';
-import { flagOf, loadConfig, SETTING_NAMES, settingsMarkdown, SETTINGS, showSetting, type Setting, type Sources } from '../config.ts';
+import {
+  flagOf,
+  loadConfig,
+  SETTING_NAMES,
+  settingsMarkdown,
+  SETTINGS,
+  showSetting,
+  type Config,
+  type Setting,
+  type SettingName,
+  type Sources,
+} from '../config.ts';
 import { say, table } from './output.ts';
 
 type Flags = Sources['flags'];
@@ -13,6 +24,12 @@ function withSettings(command: Command): Command {
     command.option(`${flagOf(name)} <${form}>`, `${description}${first} (default: ${shown ?? fallback})`);
   }
   return command;
+}
+
+/** A value as waggle.json would have it, secrets masked. */
+function jsonOf(config: Config, name: SettingName): unknown {
+  const value = config[name];
+  return typeof value === 'number' || typeof value === 'boolean' || value === null ? value : showSetting(config, name);
 }
 
 const sources = (flags: Flags): Sources => ({ flags, env: process.env, directory: process.cwd() });
@@ -34,8 +51,11 @@ export function startCommands(program: Command): void {
     .action(({ json, markdown, ...flags }: Flags & { readonly json?: true; readonly markdown?: true }) => {
       if (markdown === true) return say(settingsMarkdown());
       const { config, origins } = loadConfig(sources(flags));
-      const rows = SETTING_NAMES.map((name) => ({ name, value: showSetting(config, name), source: origins[name] }));
-      if (json === true) return say(JSON.stringify(Object.fromEntries(rows.map(({ name, ...rest }) => [name, rest])), null, 2));
-      say(table(['SETTING', 'VALUE', 'FROM'], rows.map(({ name, value, source }) => [name, value, source])));
+      const entries = SETTING_NAMES.map(
+        (name) => [name, { value: jsonOf(config, name), source: origins[name] }] as const,
+      );
+      if (json === true) return say(JSON.stringify(Object.fromEntries(entries), null, 2));
+      const rows = SETTING_NAMES.map((name) => [name, showSetting(config, name), origins[name]]);
+      say(table(['SETTING', 'VALUE', 'FROM'], rows));
     });
 }

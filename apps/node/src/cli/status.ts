@@ -37,7 +37,12 @@ export function statusCommand(program: Command): void {
     });
 }
 
-function describe(url: string, ready: string, { cluster, origin, members }: Cluster, { sealedUpTo, epochs }: Epochs): string {
+function describe(
+  url: string,
+  ready: string,
+  { cluster, origin, members }: Cluster,
+  { sealedUpTo, epochs }: Epochs,
+): string {
   const open = epochs.find(({ state }) => state === 'open');
   const summary = fields({
     node: url,

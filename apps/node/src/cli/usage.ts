@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
-import { DIMENSIONS, type Usage } from '@waggle/protocol/lattice';
-import { asking, Client, type ClientOptions } from './client.ts';
+import { DIMENSIONS, equalUsage, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
+import { asking, Client, queryOf, type ClientOptions } from './client.ts';
 import { note, show, table } from './output.ts';
 
 interface RangeOptions extends ClientOptions {
@@ -8,12 +8,20 @@ interface RangeOptions extends ClientOptions {
   readonly to?: string;
 }
 
+interface EpochUsage {
+  readonly epoch: number;
+  readonly start: string;
+  readonly state: string;
+  readonly usage: Usage;
+  /** Usage of this epoch that its seal missed and a later one counts. */
+  readonly late: Usage;
+}
 interface UsageAnswer {
   readonly customer: string;
   readonly from: string;
   readonly to: string;
   readonly totals: Usage;
-  readonly epochs: readonly { readonly epoch: number; readonly start: string; readonly state: string; readonly usage: Usage }[];
+  readonly epochs: readonly EpochUsage[];
 }
 
 const HEAD = ['REQUESTS', 'FAILED', 'BYTES IN', 'BYTES OUT', 'PIXELS IN', 'PIXELS OUT', 'CPU µs'];
@@ -24,22 +32,17 @@ const ranged = (command: Command): Command =>
     .option('--from <TIME>', 'RFC 3339, such as 2026-01-31T00:00:00Z')
     .option('--to <TIME>', 'likewise, not included');
 
-function rangeOf(options: RangeOptions, more: Record<string, string> = {}): string {
-  const query = new URLSearchParams(more);
-  if (options.from !== undefined) query.set('from', options.from);
-  if (options.to !== undefined) query.set('to', options.to);
-  return query.size === 0 ? '' : `?${query}`;
-}
-
 /** `waggle usage`, `waggle records` and `waggle audit`. */
 export function usageCommands(program: Command): void {
   ranged(asking(program.command('usage [customer]'), 'token', 'key'))
-    .description("a customer's usage, open epochs included: with its key, or any customer's as operator (default: the last 24 hours)")
+    .description(
+      "a customer's usage, open epochs included: with its key, or any customer's as operator (default: the last 24 hours)",
+    )
     .action(usage);
   ranged(asking(program.command('records [customer]'), 'token', 'key'))
     .description("a customer's requests one by one, as JSON lines: with its key, or any customer's as operator")
     .action((customer: string | undefined, options: RangeOptions) =>
-      copy(asker(customer, options), `/v1/records${rangeOf(options, customer === undefined ? {} : { customer })}`),
+      copy(asker(customer, options), `/v1/records${queryOf({ customer, from: options.from, to: options.to })}`),
     );
   asking(program.command('audit'), 'token')
     .description('who changed what when, as JSON lines, newest first (operator)')
@@ -51,16 +54,19 @@ const asker = (customer: string | undefined, options: ClientOptions): Client =>
   Client.open(options, customer === undefined ? 'key' : 'token');
 
 async function usage(customer: string | undefined, options: RangeOptions): Promise<void> {
+  const { from, to } = options;
   const base = customer === undefined ? '/v1' : `/v1/customers/${encodeURIComponent(customer)}`;
-  const answer = await asker(customer, options).ask<UsageAnswer>('GET', `${base}/usage${rangeOf(options)}`);
-  const rows = [
-    ...answer.epochs.map((one) => [String(one.epoch), one.start, one.state, ...figures(one.usage)]),
-    ['total', '', '', ...figures(answer.totals)],
-  ];
+  const answer = await asker(customer, options).ask<UsageAnswer>('GET', `${base}/usage${queryOf({ from, to })}`);
+  const rows = [...answer.epochs.flatMap(rowsOf), ['total', '', '', ...figures(answer.totals)]];
   show(options, answer, () => {
     const lines = table(['EPOCH', 'START', 'STATE', ...HEAD], rows);
     return `Usage of ${answer.customer} from ${answer.from} to ${answer.to}\n\n${lines}`;
   });
+}
+
+function rowsOf({ epoch, start, state, usage, late }: EpochUsage): unknown[][] {
+  const row = [String(epoch), start, state, ...figures(usage)];
+  return equalUsage(late, ZERO_USAGE) ? [row] : [row, [String(epoch), start, 'late', ...figures(late)]];
 }
 
 /** Copies a stream of lines to standard output, no faster than that takes them. */
@@ -69,7 +75,8 @@ async function copy(client: Client, path: string): Promise<void> {
   let bytes = 0;
   for await (const chunk of body ?? []) {
     bytes += (chunk as Uint8Array).length;
-    if (!process.stdout.write(chunk as Uint8Array)) await new Promise((resolve) => process.stdout.once('drain', resolve));
+    if (!process.stdout.write(chunk as Uint8Array))
+      await new Promise((resolve) => process.stdout.once('drain', resolve));
   }
   if (bytes === 0) note('Nothing.');
 }

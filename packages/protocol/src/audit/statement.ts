@@ -37,7 +37,10 @@ export function parseStatement(bytes: Uint8Array, genesis: Genesis): Statement {
   const expected = encodeStatement(statement);
   const received = fromUtf8(bytes);
   if (expected !== received)
-    throw new WaggleError('DECODE_FAILED', `Expected the statement ${expected}, received ${received}`);
+    throw new WaggleError(
+      'DECODE_FAILED',
+      `Expected the statement ${expected.slice(0, 300)}, received ${received.slice(0, 300)}`,
+    );
   return statement;
 }
 

@@ -176,7 +176,7 @@ export class Sealing {
   /** The value of the epoch to be sealed next, once it is known. */
   #value: Value | undefined;
   /** What that value makes of the log, once it is chosen. */
-  #extended: Omit<SealedEpoch, 'checkpoint'> | undefined;
+  #extended: Omit<SealedEpoch, 'checkpoint' | 'release'> | undefined;
   /** Counted contents that the next close needs to report more of their slots. */
   readonly #forReports = new Set<Digest>();
   /** Own registers written but not yet back from disk. */
@@ -457,7 +457,8 @@ export class Sealing {
     const quorum = quorumOf(this.#chain.roster);
     if (signatures.length < quorum) return;
     const note = `${checkpointText(checkpoint)}\n${signatures.slice(0, quorum).join('')}`;
-    effects.push({ type: 'sealed', sealed: { ...sealed, checkpoint: note } });
+    const release = this.#releasable(this.#value);
+    effects.push({ type: 'sealed', sealed: { ...sealed, checkpoint: note, release } });
     this.#advance(sealed);
   }
 
@@ -482,7 +483,7 @@ export class Sealing {
     });
   }
 
-  #extend(value: Value): Omit<SealedEpoch, 'checkpoint'> {
+  #extend(value: Value): Omit<SealedEpoch, 'checkpoint' | 'release'> {
     const { cluster, crypto } = this.#options;
     const bytes = {
       header: value.header,
@@ -506,7 +507,6 @@ export class Sealing {
       root: edgeRoot(crypto, edge),
       tiles,
       edge,
-      release: this.#releasable(value),
     };
   }
 
@@ -532,7 +532,7 @@ export class Sealing {
     };
   }
 
-  #advance(sealed: Omit<SealedEpoch, 'checkpoint'>): void {
+  #advance(sealed: Omit<SealedEpoch, 'checkpoint' | 'release'>): void {
     this.#chain = sealed.outcome.next;
     this.#edge = sealed.edge;
     this.#value = undefined;

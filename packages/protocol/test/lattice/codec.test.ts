@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { base64, type Run } from '../../src/base/index.ts';
+import { base64, utf8, type Run } from '../../src/base/index.ts';
 import {
   CONTROL_KEY_BYTES_MAX,
   CONTROL_VALUE_BYTES_MAX,
@@ -8,12 +8,14 @@ import {
   decodeControlDelta,
   decodeUsageDelta,
   DELTA_BYTES_MAX,
+  DIMENSIONS,
   encodeControlDelta,
   encodeUsageDelta,
   equalUsageRow,
   MESSAGE_BYTES_MAX,
   Registers,
   usageRowSizer,
+  ZERO_USAGE,
   type ControlDelta,
   type UsageDelta,
   type UsageRow,
@@ -252,5 +254,46 @@ describe('the usage codec with many rows', () => {
     const [row] = rows(1, 1);
     const twice = encodeUsageDelta({ writer, from: 0, to: 2, end: 2, registers: [row!, { ...row!, version: 2 }] });
     expect(decodes(() => decodeUsageDelta(twice))).toBeNull();
+  });
+
+  it('refuses every other way to write the same rows', () => {
+    const row = (version: number, epoch: number, customer: string) =>
+      usageRow(version, epoch, customer, 'inspect', ZERO_USAGE);
+    const head = encodeUsageDelta({ writer, from: 0, to: 2, end: 2, registers: [] }).subarray(0, -1);
+    const same = [1, 0];
+    const names = (...customers: string[]) => [
+      customers.length,
+      ...customers.flatMap((name) => [name.length, ...utf8(name)]),
+    ];
+    const message = (parts: { count?: number; versions?: number[]; epochs?: number[]; customers?: number[] }) =>
+      Uint8Array.from([
+        ...head,
+        ...[parts.count ?? 2],
+        ...(parts.versions ?? same),
+        ...(parts.epochs ?? [5, ...same]),
+        ...(parts.customers ?? [...names('a', 'b'), 0, 0, 1]),
+        ...[...names('inspect'), ...same],
+        ...DIMENSIONS.flatMap(() => same),
+      ]);
+    const good = { writer, from: 0, to: 2, end: 2, registers: [row(1, 5, 'a'), row(2, 5, 'b')] };
+    expect(message({})).toEqual(encodeUsageDelta(good));
+    expect(decodeUsageDelta(message({}))).toEqual(good);
+    const others = [
+      { versions: [0, 0, 0] },
+      { versions: [1, 1] },
+      { versions: [2, 0] },
+      { versions: [0, 0, 1] },
+      { epochs: [4, 1, 1] },
+      { epochs: [5, 0, 0, 0] },
+      { customers: [...names('b', 'a'), 0, 1, 0] },
+      { customers: [...names('a', 'a'), 0, 0, 1] },
+      { customers: [...names('a', 'b'), ...same] },
+      { customers: [...names('a'), 0, 0, 1] },
+      { customers: [...names('a', 'b', 'c'), 0, 0, 1] },
+      { customers: [...names(), ...same] },
+      { customers: [...names('a', '/'), 0, 0, 1] },
+      { count: 3 },
+    ];
+    for (const other of others) expect(decodes(() => decodeUsageDelta(message(other)))).toBeNull();
   });
 });

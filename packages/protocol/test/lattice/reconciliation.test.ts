@@ -184,7 +184,7 @@ class Cluster {
 describe('reconciliation', () => {
   it('keeps invariants 11 and 12 under loss, repeats, cuts and any order, and converges on all that the living hold', () => {
     const scenario = fc.record({
-      steps: fc.array(step, { maxLength: 60 }),
+      steps: fc.array(step, { maxLength: 60, size: 'max' }),
       alive: fc.subarray([0, 1, 2, 3], { minLength: 1 }),
       budget: fc.integer({ min: 1, max: 5 }),
     });

@@ -136,8 +136,13 @@ describe('join', () => {
     for (let version = 2; version < 100; version += 2) registers.join(single(note('a', version)));
     expect(registers.pendingVersions('w').length).toBeLessThanOrEqual(8);
     expect(registers.get('w', 'a')).toEqual(note('a', 98));
-    registers.join(delta(0, 99, [note('a', 98), note('b', 99)]));
-    expect(registers.upTo('w')).toBe(99);
+    // A catch-up that lost something to the bound has to be started over.
+    registers.join(delta(0, 10, [note('a', 5), note('b', 10)], 20));
+    expect(registers.wanted('w')).toBe(10);
+    for (let version = 101; version < 120; version += 2) registers.join(single(note('a', version)));
+    expect(registers.wanted('w')).toBe(0);
+    registers.join(delta(0, 119, [note('b', 10), note('a', 119)]));
+    expect(registers.upTo('w')).toBe(119);
     expect(registers.pendingVersions('w')).toEqual([]);
   });
 });
@@ -246,6 +251,7 @@ describe('drop, forget, restore', () => {
     registers.join(delta(0, 2, [note('a', 1), note('b', 2)]));
     registers.join(single(note('c', 5)));
     expect(registers.drop('w', ['a', 'c', 'z'])).toBe(2);
+    expect(registers.room('w')).toBe(999);
     expect(registers.drop('x', ['a'])).toBe(0);
     expect([held(registers), registers.upTo('w'), registers.pendingVersions('w')]).toEqual([['b@2'], 2, []]);
     expect(registers.join(delta(0, 2, [note('a', 1), note('b', 2)])).changed).toEqual([]);
@@ -300,6 +306,17 @@ describe('drop, forget, restore', () => {
       5,
       [],
       ['j@2', 'i@4', 'k@5'],
+    ]);
+  });
+
+  it('finds the prefix in what it restores beyond the vector', () => {
+    const registers = create();
+    for (const version of [5, 2, 1]) registers.restore('w', note(`k${version}`, version));
+    registers.restored([]);
+    expect([registers.upTo('w'), registers.pendingVersions('w'), registers.missing('w')]).toEqual([
+      2,
+      [5],
+      { from: 2, to: 4 },
     ]);
   });
 

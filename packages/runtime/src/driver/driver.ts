@@ -114,6 +114,7 @@ export class Driver {
   #effects: SealingEffect[] = [];
   #running: Promise<void> | undefined;
   #timer: Cancel | undefined;
+  #isStarted = false;
   #isFull = false;
   #isClosed = false;
 
@@ -128,6 +129,7 @@ export class Driver {
     await driver.#load();
     do await driver.#cycle();
     while (driver.#isClosable() && !driver.#isFull);
+    driver.#isStarted = true;
     driver.#wake();
     return driver;
   }
@@ -199,7 +201,7 @@ export class Driver {
 
   /** Goes round until nothing is left to write, then sets the timer for the open epoch's end. */
   #wake(): void {
-    if (this.#running !== undefined || this.#isClosed) return;
+    if (!this.#isStarted || this.#isClosed || this.#running !== undefined) return;
     this.#timer?.();
     this.#running = this.#run().finally(() => {
       this.#running = undefined;
@@ -452,7 +454,10 @@ export class Driver {
     });
     for (const bytes of await this.#pinned(chain.epoch))
       this.#effects.push(...this.#sealing.handle({ type: 'content', bytes }, clock.nowMs()));
-    for (const { replica: writer, register } of registers) this.#deliver(writer, register);
+    // Closes last: with its own close a member acts, and it must know by then what it has promised and signed before.
+    const actsLast = ({ register }: (typeof registers)[number]): number => (register.key.startsWith('close/') ? 1 : 0);
+    for (const { replica: writer, register } of [...registers].sort((a, b) => actsLast(a) - actsLast(b)))
+      this.#deliver(writer, register);
   }
 
   /** Contents of epochs that are not sealed. */

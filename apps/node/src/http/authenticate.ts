@@ -1,0 +1,71 @@
+import type { FastifyRequest, HookHandlerDoneFunction, FastifyReply } from 'fastify';
+import { WaggleError, type CustomerId } from '@waggle/protocol/base';
+import { authorize, authorizeCustomer, type Principal, type Scope, type TokenRole } from '@waggle/identity';
+import type { Node } from '../node.ts';
+
+type Hook = (request: FastifyRequest, reply: FastifyReply, done: HookHandlerDoneFunction) => void;
+
+const BEARER = /^bearer +([!-~]+) *$/i;
+
+/** `onRequest` hooks, which run before any of the body is read. */
+export interface Guards {
+  /** Lets any valid credential in. */
+  readonly anyone: Hook;
+  /** Lets the API keys of customers with that scope in. */
+  customer(scope: Scope): Hook;
+  /** Lets tokens of that role in, and operators. */
+  role(role: TokenRole): Hook;
+  /** For the log: everyone, unless the configuration says auditors only. */
+  readonly log: Hook;
+  /** For loopback without a proxy in between, else as `role('metrics')`. */
+  readonly metrics: Hook;
+}
+
+/** Whoever the authorization header names. Throws what `Identity.authenticate` throws. */
+function authenticate(node: Node, request: FastifyRequest): Principal {
+  const { authorization } = request.headers;
+  const text = authorization === undefined ? undefined : BEARER.exec(authorization)?.[1];
+  if (authorization !== undefined && text === undefined)
+    throw new WaggleError('KEY_MALFORMED', 'Expected "Bearer <API key or token>" in the authorization header, received another scheme');
+  const principal = node.identity.authenticate(text);
+  request.principal = principal;
+  return principal;
+}
+
+const LOOPBACK = /^(127\.|::1$|::ffff:127\.)/;
+
+/** Whether this very machine asks, and not a proxy on it for someone else. */
+const isLocal = ({ ip, headers }: FastifyRequest): boolean =>
+  LOOPBACK.test(ip) && headers['x-forwarded-for'] === undefined && headers['forwarded'] === undefined;
+
+/** The guards of a node's routes. */
+export function guardsOf(node: Node): Guards {
+  const guard =
+    (check: (principal: Principal) => unknown): Hook =>
+    (request, _reply, done) => {
+      check(authenticate(node, request));
+      done();
+    };
+  const role = (wanted: TokenRole): Hook => guard((principal) => authorize(principal, wanted));
+  const metrics = role('metrics');
+  return {
+    anyone: guard(() => undefined),
+    customer: (scope) => guard((principal) => authorizeCustomer(principal, scope)),
+    role,
+    log: node.config.publicLog ? (_request, _reply, done) => done() : role('auditor'),
+    metrics: (request, reply, done) => (isLocal(request) ? done() : metrics(request, reply, done)),
+  };
+}
+
+/** The principal behind a guard. */
+export function principalOf({ principal }: FastifyRequest): Principal {
+  if (principal === null) throw new WaggleError('KEY_MISSING');
+  return principal;
+}
+
+/** The customer and key behind `customer(scope)`. */
+export function customerOf(request: FastifyRequest): { readonly customer: CustomerId; readonly keyId: string } {
+  const principal = principalOf(request);
+  if (principal.kind !== 'customer') throw new WaggleError('ROLE_REQUIRED');
+  return principal;
+}

@@ -1,0 +1,143 @@
+import { fromUtf8, WaggleError, type CustomerId, type Epoch } from '@waggle/protocol/base';
+import { addUsage, parseUsage, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
+import { epochBounds } from '@waggle/protocol/sealing';
+import { STATEMENTS_PAGE_MAX, type StatementRow } from '@waggle/runtime';
+import type { Node } from '../node.ts';
+import { rfc3339 } from './time.ts';
+
+/** Epochs of one answer, and how many epochs after them are searched for their late usage. */
+const EPOCHS_MAX = 10_000;
+
+export const GROUPS = ['epoch', 'day', 'sku'] as const;
+export type Group = (typeof GROUPS)[number];
+
+export interface UsageQuery {
+  /** Unix ms; `null`: the 24 hours before `toMs`, or the last `EPOCHS_MAX` epochs of them. */
+  readonly fromMs: number | null;
+  readonly toMs: number;
+  readonly group: Group;
+}
+
+/** Usage of one customer in one billing category, from one place: a statement, or what no seal has counted yet. */
+interface Part {
+  /** In which it happened. */
+  readonly epoch: Epoch;
+  readonly sku: string;
+  readonly usage: Usage;
+  readonly isSealed: boolean;
+  /** Whether it was not in the seal of that epoch, but is in a later one, or will be. */
+  readonly isLate: boolean;
+}
+
+interface Sums {
+  usage: Usage;
+  late: Usage;
+}
+
+/**
+ * A customer's usage by epoch, day or billing category: sealed, sealing and open told apart. Times are widened to whole epochs.
+ * Throws `REQUEST_INVALID` for more than `EPOCHS_MAX` epochs.
+ */
+export async function readUsage(node: Node, customer: CustomerId, { fromMs, toMs, group }: UsageQuery): Promise<object> {
+  const { genesis } = node.standing.cluster;
+  const { first, last } = epochsOf(node, fromMs, toMs);
+  const statements = await readStatements(node, customer, first, last + EPOCHS_MAX);
+  // Nothing is awaited from here on: what was sealed meanwhile is in these statements or still in the open figures.
+  const { driver, clock } = node;
+  const parts = [...sealedParts(statements), ...unsealedParts(node, customer, statements)].filter(
+    ({ epoch }) => epoch >= first && epoch <= last,
+  );
+  const asOf = rfc3339(clock.nowMs());
+  const totals = parts.map(({ usage }) => usage).reduce(addUsage, ZERO_USAGE);
+  const hasOpen = first <= driver.openEpoch && driver.openEpoch <= last;
+  return {
+    customer,
+    from: rfc3339(epochBounds(genesis, first).startMs),
+    to: rfc3339(genesis.startMs + (last + 1) * genesis.epochMs),
+    asOf,
+    coverage: { members: 1, of: 1, oldest: asOf },
+    totals,
+    ...grouped(node, group, parts, hasOpen ? [driver.openEpoch] : []),
+  };
+}
+
+/** The epochs that a time range touches, up to the open one: first and last, where last may be first − 1. */
+function epochsOf({ standing, driver }: Node, fromMs: number | null, toMs: number): { first: Epoch; last: Epoch } {
+  const { startMs, epochMs } = standing.cluster.genesis;
+  const last = Math.max(-1, Math.min(driver.openEpoch, Math.ceil((toMs - startMs) / epochMs) - 1));
+  const epochOf = (ms: number): Epoch => Math.max(0, Math.floor((ms - startMs) / epochMs));
+  if (fromMs === null) return { first: Math.max(epochOf(toMs - 86_400_000), last - EPOCHS_MAX + 1), last };
+  const first = Math.min(epochOf(fromMs), last + 1);
+  if (last - first >= EPOCHS_MAX)
+    throw new WaggleError('REQUEST_INVALID', `Expected at most ${EPOCHS_MAX} epochs from from to to, received ${last - first + 1}`);
+  return { first, last };
+}
+
+/** The statements of a customer that were sealed in the epochs from first to last. */
+async function readStatements({ store }: Node, customer: CustomerId, first: Epoch, last: Epoch): Promise<StatementRow[]> {
+  const statements: StatementRow[] = [];
+  for (let from = first; ;) {
+    const page = await store.statementsOf(customer, from, last, STATEMENTS_PAGE_MAX);
+    if (page.length < STATEMENTS_PAGE_MAX) return [...statements, ...page];
+    // The last epoch of a full page may go on: it is read again.
+    from = page.at(-1)!.epoch;
+    statements.push(...page.filter(({ epoch }) => epoch < from));
+  }
+}
+
+/** The billing categories of a statement. */
+export function statementUsage(bytes: Uint8Array): [sku: string, usage: Usage][] {
+  const { usage } = JSON.parse(fromUtf8(bytes)) as { usage: Record<string, unknown> };
+  return Object.entries(usage).map(([sku, counts]) => [sku, parseUsage(counts)]);
+}
+
+const sealedParts = (statements: readonly StatementRow[]): Part[] =>
+  statements.flatMap(({ epoch, origin, bytes }) =>
+    statementUsage(bytes).map(([sku, usage]) => ({ epoch: origin, sku, usage, isSealed: true, isLate: epoch !== origin })),
+  );
+
+function unsealedParts({ driver }: Node, customer: CustomerId, statements: readonly StatementRow[]): Part[] {
+  const sealed = new Set(statements.map(({ epoch, origin }) => `${epoch}/${origin}`));
+  return driver.unsealed.epochs().flatMap((epoch) => {
+    // The core has sealed the epoch before while its rows are on their way to the disk: not late yet.
+    const isOnItsWay = epoch === driver.sealingEpoch - 1 && !sealed.has(`${epoch}/${epoch}`);
+    const isLate = epoch < driver.sealingEpoch && !isOnItsWay;
+    const skus = [...driver.unsealed.skus(epoch, customer)];
+    return skus.map((sku) => ({ epoch, sku, usage: driver.unsealed.usage(epoch, customer, sku), isSealed: false, isLate }));
+  });
+}
+
+function grouped(node: Node, group: Group, parts: readonly Part[], always: readonly Epoch[]): object {
+  const { genesis } = node.standing.cluster;
+  if (group === 'sku') return { skus: [...sumBy(parts, ({ sku }) => sku)].sort(byKey).map(([sku, sums]) => ({ sku, ...sums })) };
+  if (group === 'day') {
+    const dayOf = ({ epoch }: Part): string => rfc3339(epochBounds(genesis, epoch).startMs).slice(0, 10);
+    return { days: [...sumBy(parts, dayOf)].sort(byKey).map(([day, sums]) => ({ day, ...sums })) };
+  }
+  const sums = sumBy(parts, ({ epoch }) => epoch);
+  for (const epoch of always) if (!sums.has(epoch)) sums.set(epoch, { usage: ZERO_USAGE, late: ZERO_USAGE });
+  const { openEpoch, sealingEpoch } = node.driver;
+  const onTheirWay = new Set(parts.flatMap(({ epoch, isSealed, isLate }) => (isSealed || isLate ? [] : [epoch])));
+  const epochs = [...sums]
+    .sort(([a], [b]) => a - b)
+    .map(([epoch, { usage, late }]) => {
+      const { startMs, endMs } = epochBounds(genesis, epoch);
+      const state = epoch === openEpoch ? 'open' : epoch < sealingEpoch && !onTheirWay.has(epoch) ? 'sealed' : 'sealing';
+      return { epoch, start: rfc3339(startMs), end: rfc3339(endMs), state, usage, late };
+    });
+  return { epochs };
+}
+
+const byKey = ([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number => (a < b ? -1 : 1);
+
+function sumBy<K>(parts: readonly Part[], keyOf: (part: Part) => K): Map<K, Sums> {
+  const sums = new Map<K, Sums>();
+  for (const part of parts) {
+    const key = keyOf(part);
+    let sum = sums.get(key);
+    if (sum === undefined) sums.set(key, (sum = { usage: ZERO_USAGE, late: ZERO_USAGE }));
+    if (part.isLate) sum.late = addUsage(sum.late, part.usage);
+    else sum.usage = addUsage(sum.usage, part.usage);
+  }
+  return sums;
+}

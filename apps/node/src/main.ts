@@ -1,0 +1,134 @@
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { isatty } from 'node:tty';
+import type { FastifyInstance } from 'fastify';
+import { destination, pino, type Logger } from 'pino';
+import { WaggleError } from '@waggle/protocol/base';
+import { localUrl } from './cli/client.ts';
+import { greeting } from './cli/greeting.ts';
+import { addressText, type Config } from './config.ts';
+import { buildServer } from './http/index.ts';
+import { Metrics } from './metrics.ts';
+import { Node, OPERATOR_KEY_FILE, type Observer } from './node.ts';
+
+/** What is in flight when the node stops may take this long, in ms; then its connections are cut. */
+const FINISH_MS_MAX = 30_000;
+/** npm and a terminal both pass a Ctrl-C on: the same signal this soon after the first is the same wish, in ms. */
+const SAME_WISH_MS = 500;
+
+const STANDARD_ERROR = 2;
+
+/**
+ * Starts a node and comes back when it answers. It runs until SIGTERM or SIGINT, and then ends the process: 0 when everything
+ * is written, 130 or 143 when a second signal cuts that short, 1 when the node cannot go on. Throws what keeps it from
+ * starting: the codes of `Node.open` and `PORT_IN_USE`.
+ */
+export async function start(config: Config): Promise<void> {
+  // Written before a call returns: what was logged is not lost when the process ends.
+  const logger = pino({ level: config.logLevel }, destination({ dest: STANDARD_ERROR, sync: true }));
+  const die = (error: unknown): never => {
+    logger.fatal({ err: error }, 'the node cannot go on');
+    process.exit(1);
+  };
+  process.on('uncaughtException', die);
+  process.on('unhandledRejection', die);
+
+  const metrics = new Metrics();
+  const node = await Node.open(config, observe(logger, metrics, die));
+  const server = buildServer(node, { logger, metrics });
+  const leave = leaving(server);
+  try {
+    await listen(server, config);
+  } catch (error) {
+    await server.close();
+    await node.close();
+    throw error;
+  }
+  onSignals(logger, (signal) => stop(signal, { node, server, logger, leave }));
+  const port = (server.server.address() as { readonly port: number }).port;
+  const url = localUrl({ http: { ...config.http, port } })!;
+  const { founded, replica, cluster } = node.standing;
+  logger.info({ url, data: config.data, replica, cluster: cluster.id, founded }, 'ready');
+  const operatorKeyFile = join(config.data, OPERATOR_KEY_FILE);
+  const { operatorTokenFile } = node;
+  process.stdout.write(greeting({ config, url, founded, operatorTokenFile, operatorKeyFile }));
+}
+
+function observe(logger: Logger, metrics: Metrics, die: (error: unknown) => never): Observer {
+  return {
+    commit: (ms, entries) => metrics.commit(ms, entries),
+    sealed: (epoch) => {
+      logger.info({ epoch }, 'epoch sealed');
+      metrics.sealed(epoch);
+    },
+    worker: (event) => {
+      if (event.type !== 'ready') logger.warn({ event }, 'a worker process ended');
+      metrics.worker(event);
+    },
+    rollFailed: (error) => logger.error({ err: error }, 'old request records could not be moved into Parquet files'),
+    fatal: die,
+  };
+}
+
+/** Throws `PORT_IN_USE` when the address cannot be used. */
+async function listen(server: FastifyInstance, { http }: Config): Promise<void> {
+  try {
+    await server.listen({ host: http.host, port: http.port });
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).syscall === undefined) throw cause;
+    const message = `Expected to listen on ${addressText(http)} (setting http): ${(cause as Error).message}`;
+    throw new WaggleError('PORT_IN_USE', message, { cause });
+  }
+}
+
+type Signal = 'SIGINT' | 'SIGTERM';
+/** What shells say of a process that a signal ended: 128 and its number. */
+const EXIT_CODES: Record<Signal, number> = { SIGINT: 130, SIGTERM: 143 };
+
+/** Stops at the first signal, and exits at once at a second one. */
+function onSignals(logger: Logger, stopOn: (signal: Signal) => Promise<void>): void {
+  let firstMs: number | undefined;
+  const handle = (signal: Signal): void => {
+    if (firstMs === undefined) {
+      firstMs = performance.now();
+      void stopOn(signal);
+    } else if (performance.now() - firstMs > SAME_WISH_MS) {
+      logger.warn({ signal }, 'stopped by a second signal');
+      process.exit(EXIT_CODES[signal]);
+    }
+  };
+  process.on('SIGINT', handle);
+  process.on('SIGTERM', handle);
+}
+
+interface Stoppable {
+  readonly node: Node;
+  readonly server: FastifyInstance;
+  readonly logger: Logger;
+  readonly leave: () => void;
+}
+
+/** Gives what makes `/readyz` say no while requests are still taken: a balancer has to see it before they are not. */
+function leaving(server: FastifyInstance): () => void {
+  let isLeaving = false;
+  server.addHook('onRequest', (request, _reply, done) =>
+    isLeaving && request.url === '/readyz' ? done(new WaggleError('DRAINING')) : done(),
+  );
+  return () => (isLeaving = true);
+}
+
+/** Not ready, a pause in which balancers notice, then: finish what is in flight, write everything, exit 0. */
+async function stop(signal: Signal, { node, server, logger, leave }: Stoppable): Promise<void> {
+  // Whoever presses Ctrl-C waits for the prompt, and has no balancer.
+  const pauseMs = signal === 'SIGINT' || isatty(0) ? 0 : node.config.drainMs;
+  logger.info({ signal, pauseMs }, 'draining');
+  leave();
+  await delay(pauseMs);
+  node.drain();
+  const cut = setTimeout(() => server.server.closeAllConnections(), FINISH_MS_MAX);
+  await server.close();
+  clearTimeout(cut);
+  await node.close();
+  logger.info('stopped');
+  process.exit(0);
+}

@@ -1,0 +1,46 @@
+import { WaggleError } from '@waggle/protocol/base';
+import type { Node } from './node.ts';
+
+/** How old a probe may be before the next call starts another, and before calls wait for it, in ms. */
+const FRESH_MS = 2_000;
+const STALE_MS = 15_000;
+
+/** What readiness asks of a node. */
+export type Probed = Pick<Node, 'isDraining' | 'clock'> & {
+  readonly driver: Pick<Node['driver'], 'isFull'>;
+  readonly pool: Pick<Node['pool'], 'probe'>;
+};
+
+/**
+ * Whether a node should get requests: it is not going away, can write, and a worker has just made a picture. Probes are made
+ * when somebody asks, at most one every 2 s; whoever asks meanwhile gets the last result at once.
+ */
+export class Readiness {
+  readonly #node: Probed;
+  #last: { readonly atMs: number; readonly error: WaggleError | null } | null = null;
+  #probing: Promise<void> | null = null;
+
+  constructor(node: Probed) {
+    this.#node = node;
+  }
+
+  /** Null if ready, else why not: `DRAINING`, `STORE_FULL`, or `QUEUE_FULL` when no worker works. */
+  async check(): Promise<WaggleError | null> {
+    const { isDraining, driver, clock } = this.#node;
+    if (isDraining) return new WaggleError('DRAINING');
+    if (driver.isFull) return new WaggleError('STORE_FULL');
+    const ageMs = this.#last === null ? Number.POSITIVE_INFINITY : clock.monotonicMs() - this.#last.atMs;
+    if (ageMs > FRESH_MS) this.#probing ??= this.#probe();
+    if (ageMs > STALE_MS) await this.#probing;
+    return this.#last?.error ?? null;
+  }
+
+  async #probe(): Promise<void> {
+    const outcome = await this.#node.pool.probe();
+    const error = outcome.ok
+      ? null
+      : new WaggleError('QUEUE_FULL', `Expected a worker that makes a picture: ${outcome.error.message}`);
+    this.#last = { atMs: this.#node.clock.monotonicMs(), error };
+    this.#probing = null;
+  }
+}

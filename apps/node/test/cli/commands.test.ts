@@ -1,0 +1,152 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { BIN, PICTURE, Running, startNode, temporary, waggle } from './support.ts';
+
+const data = join(temporary(afterAll), 'data');
+let url: string;
+beforeAll(async () => {
+  ({ url } = await startNode(data, ['--epoch-ms', '1000'], {}, afterAll));
+});
+
+/** What a command prints; it must succeed. Settings are in the environment, as somebody might have them. */
+async function ask(...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await waggle(args, { env: { WAGGLE_URL: url, WAGGLE_DATA: data } });
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  return stdout;
+}
+const json = async <T>(...args: string[]): Promise<T> => JSON.parse(await ask(...args, '--json')) as T;
+
+/** The exit code and standard error of a command that fails. */
+async function fail(...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await waggle(args, { env: { WAGGLE_URL: url, WAGGLE_DATA: data } });
+  expect(stdout).toBe('');
+  return `${code} ${stderr.trim()}`;
+}
+
+describe('for operators', () => {
+  it('customers live their life', async () => {
+    expect(await ask('customer', 'create', 'acme', '--name', 'Acme Ltd', '--quiet')).toBe('acme\n');
+    expect(await ask('customer', 'create', 'acme', '--name', 'Acme Ltd', '--quiet')).toBe('acme\n');
+    expect(await ask('customer', 'create', '--name', 'No id')).toMatch(/^id +cus_/);
+    expect(await fail('customer', 'create', 'acme', '--name', 'Other')).toMatch(/^1 waggle: CUSTOMER_EXISTS: /);
+    expect(await ask('customer', 'rename', 'acme', 'Acme SE')).toMatch(/^name +Acme SE$/m);
+    expect(await ask('customer', 'limits', 'acme', 'requestsPerSecond=7', 'framesMax=default')).toMatch(
+      /^requestsPerSecond +7$/m,
+    );
+    expect(await ask('customer', 'limits', 'acme')).toMatch(/^requestsPerSecond +7$/m);
+    expect(await fail('customer', 'limits', 'acme', 'requestsPerSecond=-1')).toMatch(/^2 waggle: Expected limit=/);
+    expect(await fail('customer', 'limits', 'acme', 'speed=1')).toMatch(/^1 waggle: REQUEST_INVALID: /);
+    expect(await json('customer', 'suspend', 'acme')).toMatchObject({ id: 'acme', status: 'suspended' });
+    expect(await json('customer', 'resume', 'acme')).toMatchObject({ id: 'acme', status: 'active' });
+    expect(await ask('customer', 'list')).toMatch(/^acme +Acme SE +active/m);
+    expect(await ask('customer', 'delete', 'acme')).toBe('Deleted customer acme.\n');
+    expect(await ask('customer', 'show', 'acme')).toMatch(/^status +deleted$/m);
+    expect(await fail('customer', 'show', 'nobody')).toMatch(/^1 waggle: CUSTOMER_UNKNOWN: /);
+  });
+
+  it('keys and tokens are issued, listed and revoked', async () => {
+    await ask('customer', 'create', 'keyed');
+    const key = (await ask('key', 'issue', 'keyed', '--scope', 'read', '--quiet')).trim();
+    expect(key).toMatch(/^wgl_/);
+    const id = key.split('_')[1]!;
+    expect(await ask('key', 'list', 'keyed')).toMatch(new RegExp(`^${id} +read .* valid$`, 'm'));
+    expect(await ask('key', 'revoke', 'keyed', id)).toBe(`Revoked key ${id}.\n`);
+    expect(await ask('key', 'list', 'keyed')).toMatch(new RegExp(`^${id} +read .* revoked$`, 'm'));
+
+    const { id: tokenId, token } = await json<{ id: string; token: string }>('token', 'create', 'auditor', 'Ada');
+    expect(await ask('token', 'list')).toMatch(new RegExp(`^${tokenId} +auditor +Ada .* valid$`, 'm'));
+    expect(await fail('customer', 'list', '--token', token)).toMatch(/^1 waggle: ROLE_REQUIRED: /);
+    await ask('token', 'revoke', tokenId);
+    expect(await fail('customer', 'list', '--token', token)).toMatch(/^1 waggle: KEY_REVOKED: /);
+  });
+
+  it('audit says who did what', async () => {
+    await ask('customer', 'create', 'audited');
+    const entries = (await ask('audit'))
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+    expect(entries).toContainEqual(expect.objectContaining({ action: 'customer.create', target: 'audited' }));
+  });
+
+  it('status shows a node that is ready', async () => {
+    expect(await ask('status')).toMatch(/^ready +yes$/m);
+    expect(await json('status')).toMatchObject({
+      ready: true,
+      cluster: { origin: expect.stringContaining('waggle.local') },
+    });
+  });
+});
+
+describe('for customers', () => {
+  it('a picture is resized, metered and on record', async () => {
+    const key = (await ask('customer', 'create', 'painter', '--with-key', '--quiet')).trim();
+    const out = join(temporary(), 'small.png');
+    expect(await ask('resize', PICTURE, '-o', out, '--width', '80', '--format', 'png', '--key', key)).toMatch(
+      /small\.png: image\/png, [\d,]+ bytes\nmetered: requests=1, bytes-in=\d+/,
+    );
+    // The header of a PNG: signature, length, IHDR, width.
+    expect(readFileSync(out).readUInt32BE(16)).toBe(80);
+    const usage = await json<{ totals: { requests: number; bytesIn: number } }>('usage', '--key', key);
+    expect(usage.totals).toMatchObject({ requests: 1, bytesIn: readFileSync(PICTURE).length });
+    expect(await ask('usage', 'painter')).toMatch(/^total +1 /m);
+    const record = expect.objectContaining({ operation: 'resize' });
+    for (const args of [['--key', key], ['painter']]) expect(JSON.parse(await ask('records', ...args))).toEqual(record);
+  });
+
+  it('what goes wrong has its code', async () => {
+    const key = (await ask('customer', 'create', 'clumsy', '--with-key', '--quiet')).trim();
+    const out = join(temporary(), 'out');
+    expect(await fail('resize', BIN, '-o', out, '--key', key)).toMatch(/^1 waggle: IMAGE_UNSUPPORTED: /);
+    expect(await fail('resize', PICTURE, '-o', out, '--width', '0', '--key', key)).toMatch(
+      /^1 waggle: REQUEST_INVALID: .*width/,
+    );
+    expect(await fail('resize', PICTURE, '-o', out, '--key', 'wgl_nonsense')).toMatch(/^1 waggle: KEY_MALFORMED: /);
+    expect(await fail('resize', join(data, 'none.jpg'), '-o', out, '--key', key)).toMatch(
+      /^1 waggle: Expected to use the file/,
+    );
+    expect(await fail('resize', PICTURE, '-o', out)).toMatch(/^2 waggle: Expected the API key/);
+  });
+});
+
+describe('epochs', () => {
+  it('are watched as they are sealed, listed and shown', async () => {
+    const watching = new Running(process.execPath, [BIN, 'epochs', '--watch', '--url', url]);
+    const [, epoch] = await watching.find(/^epoch (\d+) sealed: \d+ leaves, root \S+$/m);
+    watching.child.kill('SIGINT');
+    expect(await ask('epochs')).toMatch(new RegExp(`^${epoch} .* sealed `, 'm'));
+    expect(await ask('epoch', epoch!)).toMatch(new RegExp(`^epoch +${epoch}$`, 'm'));
+    expect(await fail('epoch', '999999999')).toMatch(/^1 waggle: EPOCH_UNKNOWN: /);
+  });
+});
+
+describe('without a node', () => {
+  it('says whom it asked', async () => {
+    // Port 1 (tcpmux) is nobody's.
+    expect(await fail('epochs', '--url', 'http://127.0.0.1:1')).toMatch(
+      /^1 waggle: Expected a node at http:\/\/127\.0\.0\.1:1, received ECONNREFUSED/,
+    );
+    expect(await fail('epochs', '--url', 'somewhere')).toMatch(/^2 waggle: Expected an http or https URL/);
+  });
+
+  it('shows the settings, secrets masked', async () => {
+    const { stdout } = await waggle(['config', '--json'], {
+      env: { WAGGLE_OPERATOR_TOKEN: 'correct-horse-battery', WAGGLE_WORKERS: '3' },
+    });
+    expect(JSON.parse(stdout)).toMatchObject({
+      operatorToken: { value: '********', source: 'variable WAGGLE_OPERATOR_TOKEN' },
+      workers: { value: 3, source: 'variable WAGGLE_WORKERS' },
+      epochMs: { value: 3_600_000, source: 'default' },
+    });
+  });
+
+  it.each([[[]], [['nonsense']], [['start', '--nonsense']], [['resize', PICTURE]]])(
+    'refuses the arguments %j with 2',
+    async (args) => {
+      const { code, stdout, stderr } = await waggle(args);
+      expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+      expect(stderr).toMatch(/Usage: waggle|error: /);
+    },
+  );
+});

@@ -1,0 +1,167 @@
+import { execFile } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { PICTURE, ROOT, startNode, temporary, waggle, type Running } from './support.ts';
+
+/** The commands that a node prints, between "Try it" and the line about the log. */
+const commandsOf = ({ stdout }: Running): string => /Try it.*\n\n([\s\S]*?)\n\n/.exec(stdout)?.[1] ?? '';
+
+/** Runs what is pasted into a new shell in that folder, with the environment of nobody in particular. */
+async function paste(commands: string, cwd: string): Promise<string> {
+  const { PATH, HOME } = process.env;
+  const { stdout } = await promisify(execFile)('sh', ['-euc', commands], { cwd, env: { PATH, HOME } });
+  return stdout;
+}
+
+describe('the first start', () => {
+  it('makes token and key, readable by the owner only, and says where', async () => {
+    const data = join(temporary(), 'data');
+    const node = await startNode(data);
+    for (const name of ['operator.token', 'operator.key']) {
+      expect(node.stdout).toContain(join(data, name));
+      expect(statSync(join(data, name)).mode & 0o777).toBe(0o600);
+    }
+    expect(statSync(data).mode & 0o777).toBe(0o700);
+    expect(node.stdout).not.toContain(readFileSync(join(data, 'operator.token'), 'utf8').trim());
+  });
+
+  it.each(['the folder of the repository', 'another folder'])('prints commands that work in %s', async (where) => {
+    const cwd = where === 'another folder' ? temporary() : ROOT;
+    const made = join(cwd, 'small.webp');
+    const existed = existsSync(made);
+    onTestFinished(() => {
+      if (!existed) rmSync(made, { force: true });
+    });
+    // A space and a quote: paths are quoted for the shell.
+    const node = await startNode(join(temporary(), "the node's data"), [], { cwd });
+    const commands = commandsOf(node);
+    expect(commands.split('\n')).toHaveLength(3);
+    const printed = await paste(commands, cwd);
+    expect(printed).toMatch(/^total +1 +0 +[\d,]+/m);
+    expect(readFileSync(made).subarray(8, 12).toString()).toBe('WEBP');
+  });
+
+  it('takes an operator token that was brought, and writes it nowhere', async () => {
+    const data = join(temporary(), 'data');
+    const token = 'correct-horse-battery-staple';
+    const node = await startNode(data, [], { env: { WAGGLE_OPERATOR_TOKEN: token } });
+    expect(node.stdout).toContain('the one that you brought');
+    expect(node.stdout + node.stderr).not.toContain(token);
+    expect(existsSync(join(data, 'operator.token'))).toBe(false);
+    const commands = commandsOf(node).replace('<the operator token that you brought>', token);
+    expect(await paste(commands, temporary())).toContain('Usage of demo');
+  });
+});
+
+describe('a later start', () => {
+  it('keeps everything and prints no commands', async () => {
+    const data = join(temporary(), 'data');
+    const first = await startNode(data);
+    expect((await waggle(['customer', 'create', 'kept', '--url', first.url, '--data', data])).code).toBe(0);
+    first.child.kill('SIGINT');
+    expect(await first.exit()).toBe(0);
+
+    const second = await startNode(data);
+    expect(commandsOf(second)).toBe('');
+    const { stdout } = await waggle(['customer', 'list', '--quiet', '--url', second.url, '--data', data]);
+    expect(stdout).toBe('kept\n');
+  });
+});
+
+describe('stopping', () => {
+  it.each(['SIGINT', 'SIGTERM'] as const)('ends with 0 at %s, even if it comes twice at once', async (signal) => {
+    const node = await startNode(join(temporary(), 'data'), ['--drain-ms', '0']);
+    node.child.kill(signal);
+    node.child.kill(signal);
+    expect(await node.exit()).toBe(0);
+    expect(node.stderr).toContain('"msg":"stopped"');
+  });
+
+  it('is not ready during the pause after SIGTERM, and works on; a second signal ends it', async () => {
+    const data = join(temporary(), 'data');
+    const node = await startNode(data, ['--drain-ms', '600000']);
+    const { stdout: key } = await waggle([
+      'customer',
+      'create',
+      'demo',
+      '--with-key',
+      '-q',
+      '--url',
+      node.url,
+      '--data',
+      data,
+    ]);
+    node.child.kill('SIGTERM');
+    await node.find(/"msg":"draining"/, 'stderr');
+    const ready = await fetch(`${node.url}/readyz`);
+    expect([ready.status, ((await ready.json()) as { code: string }).code]).toEqual([503, 'DRAINING']);
+    const headers = { authorization: `Bearer ${key.trim()}`, 'content-type': 'image/jpeg' };
+    const resize = await fetch(`${node.url}/v1/resize?width=9`, {
+      method: 'POST',
+      headers,
+      body: readFileSync(PICTURE),
+    });
+    expect(resize.status).toBe(200);
+    // The same signal right after the first is taken for the same wish: insist.
+    const insisting = setInterval(() => node.child.kill('SIGTERM'), 100);
+    onTestFinished(() => clearInterval(insisting));
+    expect(await node.exit()).toBe(143);
+  });
+});
+
+describe('what keeps a node from starting is one line', () => {
+  /** Standard error and exit code of a start that fails. */
+  async function refused(data: string, flags: readonly string[] = []): Promise<string> {
+    const { code, stdout, stderr } = await waggle(['start', '--http', '127.0.0.1:0', '--data', data, ...flags]);
+    expect(stdout).toBe('');
+    expect(stderr.trim().split('\n')).toHaveLength(1);
+    return `${code} ${stderr.trim()}`;
+  }
+
+  it('another node on the data directory', async () => {
+    const data = join(temporary(), 'data');
+    const node = await startNode(data);
+    expect(await refused(data)).toMatch(`1 waggle: DATA_LOCKED: Expected ${data} to be free`);
+    expect((await fetch(`${node.url}/livez`)).status).toBe(200);
+  });
+
+  it('an address in use', async () => {
+    const server = createServer().listen(0, '127.0.0.1');
+    onTestFinished(() => void server.close());
+    await once(server, 'listening');
+    const { port } = server.address() as { port: number };
+    const flags = ['--http', `127.0.0.1:${port}`];
+    expect(await refused(join(temporary(), 'data'), flags)).toMatch(
+      `1 waggle: PORT_IN_USE: Expected to listen on 127.0.0.1:${port}`,
+    );
+  });
+
+  it('keys that are damaged, which are not overwritten', async () => {
+    const data = join(temporary(), 'data');
+    const node = await startNode(data);
+    node.child.kill('SIGINT');
+    await node.exit();
+    writeFileSync(join(data, 'keys.json'), '{');
+    expect(await refused(data)).toMatch(/^1 waggle: DATA_DAMAGED: .*keys\.json/);
+    expect(readFileSync(join(data, 'keys.json'), 'utf8')).toBe('{');
+  });
+
+  it("a directory that is somebody else's, which is left alone", async () => {
+    const data = join(temporary(), 'photos');
+    mkdirSync(data);
+    writeFileSync(join(data, 'wedding.jpg'), '');
+    expect(await refused(data)).toMatch(/^2 waggle: CONFIG_INVALID: .*wedding\.jpg/);
+  });
+
+  it('a setting', async () => {
+    const data = join(temporary(), 'data');
+    expect(await refused(data, ['--workers', '0'])).toBe(
+      '2 waggle: CONFIG_INVALID: Expected a whole number from 1 to 256 for workers (flag --workers), received "0"',
+    );
+    expect(existsSync(data)).toBe(false);
+  });
+});

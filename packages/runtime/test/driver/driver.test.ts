@@ -1,0 +1,341 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { unpackBundle, packBundle, verifyBundle, type Verified } from '@waggle/protocol/audit';
+import { HybridClock, seededRandom, WaggleError, type CustomerId, type Epoch } from '@waggle/protocol/base';
+import { addUsage, ZERO_USAGE, type ControlRegister, type Usage } from '@waggle/protocol/lattice';
+import {
+  Driver,
+  entropy,
+  nodeCrypto,
+  openDataDirectory,
+  openStore,
+  readBundle,
+  streamStatements,
+  takeStanding,
+  type Cancel,
+  type Clock,
+  type DataDirectory,
+  type Metering,
+  type Store,
+} from '../../src/index.ts';
+
+const START_MS = 1_700_000_000_000;
+const EPOCH_MS = 1_000;
+
+/** A clock that stands still until it is moved. */
+class ManualClock implements Clock {
+  #now = START_MS;
+  readonly #timers = new Set<{ readonly atMs: number; readonly fn: () => void }>();
+  nowMs(): number {
+    return this.#now;
+  }
+  monotonicMs(): number {
+    return this.#now;
+  }
+  after(ms: number, fn: () => void): Cancel {
+    const timer = { atMs: this.#now + ms, fn };
+    this.#timers.add(timer);
+    return () => this.#timers.delete(timer);
+  }
+  advance(ms: number): void {
+    this.#now += ms;
+    for (const timer of [...this.#timers].sort((a, b) => a.atMs - b.atMs))
+      if (timer.atMs <= this.#now && this.#timers.delete(timer)) timer.fn();
+  }
+}
+
+const acme = 'acme' as CustomerId;
+const one = (cpuMicros: number): Usage => ({
+  requests: 1,
+  requestsFailed: 0,
+  bytesIn: 10,
+  bytesOut: 5,
+  pixelsIn: 100,
+  pixelsOut: 25,
+  cpuMicros,
+});
+
+function metering(usage: Usage, customer = acme, sku = 'resize.jpeg'): Metering {
+  const record = {
+    timeMs: START_MS,
+    customer,
+    keyId: 'k',
+    requestId: 'r',
+    operation: 'resize',
+    status: 200,
+    code: null,
+    params: '{}',
+    sku,
+    usage,
+    queueMicros: 1,
+    processMicros: 2,
+  };
+  return { record };
+}
+
+interface Running {
+  readonly driver: Driver;
+  readonly store: Store;
+  readonly registers: ControlRegister[];
+  readonly close: () => Promise<void>;
+}
+
+describe('the driver of a cluster of one', () => {
+  let parent: string;
+  let directory: string;
+  let clock: ManualClock;
+  let sealedWaiters: { readonly epoch: Epoch; readonly resolve: () => void }[];
+  let data: DataDirectory;
+
+  beforeEach(() => {
+    parent = mkdtempSync(join(tmpdir(), 'waggle-driver-'));
+    directory = join(parent, 'data');
+    clock = new ManualClock();
+    sealedWaiters = [];
+    data = openDataDirectory(directory);
+  });
+  afterEach(() => {
+    data.close();
+    rmSync(parent, { recursive: true, force: true });
+  });
+
+  async function start(
+    wrap: (store: Store) => Store = (store) => store,
+    onFatal: (error: WaggleError) => void = () => undefined,
+    pageCountMax?: number,
+  ): Promise<Running> {
+    const disk = await openStore({ directory, ...(pageCountMax === undefined ? {} : { pageCountMax }) });
+    const store = wrap(disk);
+    const registers: ControlRegister[] = [];
+    try {
+      const loaded = await store.load();
+      const founding = { name: 'test.example', epochMs: EPOCH_MS, sealGraceMs: 0 };
+      const standing = await takeStanding(directory, store, loaded.meta, founding, entropy, clock.nowMs());
+      const driver = await Driver.start({
+        store,
+        loaded,
+        standing,
+        clock,
+        hlc: new HybridClock(),
+        random: seededRandom(1),
+        onControl: (_, register) => registers.push(register),
+        onSealed: (epoch) => {
+          for (const waiter of sealedWaiters) if (waiter.epoch <= epoch) waiter.resolve();
+        },
+        onFatal,
+      });
+      return {
+        driver,
+        store,
+        registers,
+        close: async () => {
+          await driver.close();
+          await disk.close();
+        },
+      };
+    } catch (error) {
+      await disk.close();
+      throw error;
+    }
+  }
+
+  const sealed = (running: Running, epoch: Epoch): Promise<void> =>
+    new Promise((resolve) => {
+      if (running.driver.sealingEpoch > epoch) resolve();
+      else sealedWaiters.push({ epoch, resolve });
+    });
+
+  /** What all sealed epochs count, each verified as the continuation of the one before. */
+  async function auditTotals({ driver, store }: Running): Promise<Usage> {
+    let verified: Verified | null = null;
+    let totals = ZERO_USAGE;
+    for (let epoch = 0; epoch < driver.sealingEpoch; epoch++) {
+      const archive = packBundle(epoch, await readBundle(store, driver.standing.cluster, epoch, driver.openEpoch));
+      const result: ReturnType<typeof verifyBundle> = verifyBundle(
+        unpackBundle(archive),
+        verified,
+        driver.standing.cluster.id,
+        nodeCrypto,
+      );
+      ({ verified } = result);
+      for await (const statement of streamStatements(store, epoch)) {
+        const { usage } = JSON.parse(Buffer.from(statement.bytes).toString()) as { usage: Record<string, Usage> };
+        totals = Object.values(usage).reduce(addUsage, totals);
+      }
+    }
+    return totals;
+  }
+
+  it('meters into the open epoch, closes it when its time has passed, and seals it', async () => {
+    const running = await start();
+    expect(await running.driver.meter(metering(one(1)))).toBe(0);
+    expect(await running.driver.meter(metering(one(2)))).toBe(0);
+    expect(running.driver.unsealed.usage(0, acme)).toEqual(addUsage(one(1), one(2)));
+    clock.advance(EPOCH_MS);
+    await sealed(running, 0);
+    expect(await running.driver.meter(metering(one(4)))).toBe(1);
+    expect(running.driver.unsealed.usage(0, acme)).toEqual(ZERO_USAGE);
+    expect(running.driver.unsealed.usage(1, acme)).toEqual(one(4));
+    expect(await auditTotals(running)).toEqual(addUsage(one(1), one(2)));
+    await running.close();
+  });
+
+  it('goes on after a restart in mid-epoch: the earlier run counts once, and its own slot beside it', async () => {
+    const first = await start();
+    await first.driver.meter(metering(one(1)));
+    await first.close();
+    const second = await start();
+    expect(second.driver.standing.cluster.id).toBe(first.driver.standing.cluster.id);
+    expect(second.driver.standing.run).toBeGreaterThan(first.driver.standing.run);
+    expect(second.driver.unsealed.usage(0, acme)).toEqual(one(1));
+    await second.driver.meter(metering(one(2)));
+    clock.advance(3 * EPOCH_MS);
+    await sealed(second, 2);
+    expect(await auditTotals(second)).toEqual(addUsage(one(1), one(2)));
+    await second.close();
+  });
+
+  it('closes every epoch of a long downtime before it meters again', async () => {
+    const first = await start();
+    await first.driver.meter(metering(one(1)));
+    await first.close();
+    clock.advance(200 * EPOCH_MS);
+    const second = await start();
+    expect(second.driver.openEpoch).toBe(200);
+    expect(await second.driver.meter(metering(one(2)))).toBe(200);
+    await sealed(second, 199);
+    expect(await auditTotals(second)).toEqual(one(1));
+    await second.close();
+  });
+
+  it.each(['before', 'after'] as const)(
+    'a crash right %s any transaction loses and doubles nothing (invariant 7)',
+    async (when) => {
+      let indeterminate = 0;
+      let acknowledged = ZERO_USAGE;
+      let attempted = ZERO_USAGE;
+      for (let crashAt = 1; crashAt <= 14; crashAt++) {
+        let commits = 0;
+        const crashing = (store: Store): Store =>
+          committing(store, async (batch) => {
+            const crash = ++commits > crashAt;
+            if (crash && when === 'before') throw new WaggleError('STORE_FAILED', 'crashed on purpose');
+            await store.commit(batch);
+            if (!crash) return;
+            indeterminate += batch.records?.length ?? 0;
+            throw new WaggleError('STORE_FAILED', 'crashed on purpose');
+          });
+        let crashed = false;
+        const running = await start(crashing, () => (crashed = true)).catch((error: unknown) => {
+          expect(error).toBeInstanceOf(WaggleError);
+          return undefined;
+        });
+        if (running === undefined) continue;
+        for (let i = 0; !crashed && i < 20; i++) {
+          attempted = addUsage(attempted, one(1));
+          try {
+            await running.driver.meter(metering(one(1)));
+            acknowledged = addUsage(acknowledged, one(1));
+          } catch (error) {
+            expect(error).toBeInstanceOf(WaggleError);
+          }
+          clock.advance(EPOCH_MS / 2);
+        }
+        await running.close();
+      }
+      const survivor = await start();
+      clock.advance(2 * EPOCH_MS);
+      await sealed(survivor, survivor.driver.openEpoch - 1);
+      const open = survivor.driver.unsealed
+        .epochs()
+        .reduce((sum, epoch) => addUsage(sum, survivor.driver.unsealed.usage(epoch)), ZERO_USAGE);
+      const kept = addUsage(await auditTotals(survivor), open);
+      // What was on disk when its client was not told so any more counts as well, once.
+      expect(kept.requests).toBe(acknowledged.requests + indeterminate);
+      expect(kept).toEqual({
+        ...one(kept.requests),
+        requests: kept.requests,
+        bytesIn: 10 * kept.requests,
+        bytesOut: 5 * kept.requests,
+        pixelsIn: 100 * kept.requests,
+        pixelsOut: 25 * kept.requests,
+      });
+      expect(kept.requests).toBeLessThanOrEqual(attempted.requests);
+      await survivor.close();
+    },
+  );
+
+  it('writes control registers in order, delivers them once durable, and again at the next start', async () => {
+    const first = await start();
+    await first.driver.write([
+      { key: 'fact/x/1', value: '"a"' },
+      { key: 'fact/x/2', value: '"b"' },
+    ]);
+    await first.driver.write([{ key: 'fact/x/1', value: '"c"' }]);
+    expect(first.registers.map(({ value }) => value)).toEqual(['"a"', '"b"', '"c"']);
+    await first.close();
+    const second = await start();
+    expect(new Map(second.registers.map(({ key, value }) => [key, value]))).toEqual(
+      new Map([
+        ['fact/x/1', '"c"'],
+        ['fact/x/2', '"b"'],
+      ]),
+    );
+    await second.close();
+  });
+
+  it('a full disk refuses with STORE_FULL, keeps what was acknowledged, and closes and seals once there is room', async () => {
+    const first = await start(undefined, undefined, 60);
+    let acknowledged = ZERO_USAGE;
+    const fill = async (running: Running): Promise<unknown> => {
+      for (;;) {
+        try {
+          await running.driver.meter({ record: { ...metering(one(1)).record, params: `"${'x'.repeat(4_000)}"` } });
+          acknowledged = addUsage(acknowledged, one(1));
+        } catch (error) {
+          return error;
+        }
+      }
+    };
+    const error = await fill(first);
+    expect(error).toMatchObject({ code: 'STORE_FULL' });
+    expect(first.driver.isFull).toBe(true);
+    expect(first.driver.unsealed.usage(0, acme)).toEqual(acknowledged);
+    clock.advance(2 * EPOCH_MS);
+    await expect(first.driver.meter(metering(one(1)))).rejects.toMatchObject({ code: 'STORE_FULL' });
+    await first.close();
+    const second = await start();
+    await second.driver.meter(metering(one(1)));
+    clock.advance(EPOCH_MS);
+    await sealed(second, second.driver.openEpoch - 1);
+    const open = second.driver.unsealed.usage(second.driver.openEpoch);
+    expect(addUsage(await auditTotals(second), open)).toEqual(addUsage(acknowledged, one(1)));
+    await second.close();
+  });
+
+  it('many meterings at once share transactions and all count', async () => {
+    let commits = 0;
+    const running = await start((store) =>
+      committing(store, (batch) => {
+        commits++;
+        return store.commit(batch);
+      }),
+    );
+    const counted = await Promise.all(
+      Array.from({ length: 500 }, (_, i) => running.driver.meter(metering(one(i), `c${i % 7}` as CustomerId))),
+    );
+    expect(counted.every((epoch) => epoch === 0)).toBe(true);
+    expect(running.driver.unsealed.usage(0).requests).toBe(500);
+    expect(commits).toBeLessThan(50);
+    await running.close();
+  });
+});
+
+/** The store with another way to commit. */
+const committing = (store: Store, commit: Store['commit']): Store =>
+  new Proxy(store, {
+    get: (target, name: keyof Store) =>
+      name === 'commit' ? commit : (target[name] as (...args: unknown[]) => unknown).bind(target),
+  });
