@@ -30,10 +30,12 @@ function vitest() {
   say('\n> test');
   try {
     const { status } = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' });
-    const { numPassedTests, numFailedTests, numFailedTestSuites } = JSON.parse(readFileSync(report, 'utf8'));
-    // A file that cannot be loaded, or an error outside of any test, fails the run without a failed test.
-    const failed = numFailedTests > 0 || status === 0 ? numFailedTests : Math.max(1, numFailedTestSuites);
-    return { passed: numPassedTests, failed };
+    const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(report, 'utf8'));
+    // A file that cannot be loaded has no failed test, and an error outside of any test not even a failed file.
+    const isFailed = ({ status: outcome }) => outcome === 'failed';
+    const files = testResults.filter((file) => isFailed(file) && !file.assertionResults.some(isFailed));
+    const count = numFailedTests + files.length;
+    return { passed: numPassedTests, failed: count === 0 && status !== 0 ? 1 : count };
   } catch {
     return { passed: 0, failed: 1 };
   } finally {

@@ -5,8 +5,7 @@ export interface LimitEntry {
   readonly unit: string;
   readonly min: number;
   readonly max: number;
-  /** `null`: no limit, which only quotas can have. */
-  readonly default: number | null;
+  readonly default: number;
   readonly description: string;
 }
 
@@ -45,28 +44,13 @@ export const LIMITS = {
     description: 'requests in flight at one node',
   },
   requestsPerSecond: { unit: 'requests/s', min: 1, max: 1_000_000, default: 1_000, description: 'requests per second' },
-  quotaRequestsPerMonth: {
-    unit: 'requests',
-    min: 0,
-    max: Number.MAX_SAFE_INTEGER,
-    default: null,
-    description: 'requests in a calendar month (UTC)',
-  },
-  quotaCpuMicrosPerMonth: {
-    unit: 'µs',
-    min: 0,
-    max: Number.MAX_SAFE_INTEGER,
-    default: null,
-    description: 'CPU time in a calendar month (UTC)',
-  },
 } as const satisfies Record<string, LimitEntry>;
 
 /** The name of a limit. */
 export type LimitName = keyof typeof LIMITS;
-type QuotaName = 'quotaRequestsPerMonth' | 'quotaCpuMicrosPerMonth';
 
-/** The limits in force for a customer, in the units of `LIMITS`. A quota of `null` is none. */
-export type Limits = { readonly [Name in LimitName]: Name extends QuotaName ? number | null : number };
+/** The limits in force for a customer, in the units of `LIMITS`. */
+export type Limits = { readonly [Name in LimitName]: number };
 
 /** A change of limits: a number sets the customer's own, `null` goes back to the node's default. */
 export type LimitsPatch = { readonly [Name in LimitName]?: number | null };

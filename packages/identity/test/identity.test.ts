@@ -92,19 +92,19 @@ describe('customers', () => {
     exchange(a, b);
     const limits = (): unknown[] => [a, b].map(({ identity }) => identity.limits('acme' as CustomerId));
     a.do(a.identity.setLimits(a.context, 'acme', { framesMax: 5 }));
-    b.do(b.identity.setLimits(b.context, 'acme', { requestsPerSecond: 9, quotaRequestsPerMonth: 1_000 }));
+    b.do(b.identity.setLimits(b.context, 'acme', { requestsPerSecond: 9, concurrentRequestsMax: 7 }));
     exchange(a, b);
     const merged = {
       ...LIMIT_DEFAULTS,
       deadlineMs: 500,
       framesMax: 5,
       requestsPerSecond: 9,
-      quotaRequestsPerMonth: 1_000,
+      concurrentRequestsMax: 7,
     };
     expect(limits()).toEqual([merged, merged]);
     b.do(b.identity.setLimits(b.context, 'acme', { deadlineMs: null, framesMax: null }));
     exchange(a, b);
-    const back = { ...LIMIT_DEFAULTS, requestsPerSecond: 9, quotaRequestsPerMonth: 1_000 };
+    const back = { ...LIMIT_DEFAULTS, requestsPerSecond: 9, concurrentRequestsMax: 7 };
     expect(limits()).toEqual([back, back]);
     expect(b.identity.setLimits(b.context, 'acme', { deadlineMs: null, requestsPerSecond: 9 })).toEqual([]);
   });

@@ -38,7 +38,7 @@ export function usageCommands(program: Command): void {
     .description(
       "a customer's usage, open epochs included: with its key, or any customer's as operator (default: the last 24 hours)",
     )
-    .action(usage);
+    .action(showUsage);
   ranged(asking(program.command('records [customer]'), 'token', 'key'))
     .description("a customer's requests one by one, as JSON lines: with its key, or any customer's as operator")
     .action((customer: string | undefined, options: RangeOptions) =>
@@ -53,7 +53,7 @@ export function usageCommands(program: Command): void {
 const asker = (customer: string | undefined, options: ClientOptions): Client =>
   Client.open(options, customer === undefined ? 'key' : 'token');
 
-async function usage(customer: string | undefined, options: RangeOptions): Promise<void> {
+async function showUsage(customer: string | undefined, options: RangeOptions): Promise<void> {
   const { from, to } = options;
   const base = customer === undefined ? '/v1' : `/v1/customers/${encodeURIComponent(customer)}`;
   const answer = await asker(customer, options).ask<UsageAnswer>('GET', `${base}/usage${queryOf({ from, to })}`);

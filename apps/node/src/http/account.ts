@@ -1,5 +1,5 @@
 import { Type } from 'typebox';
-import { jcs, WaggleError, type CustomerId } from '@waggle/protocol/base';
+import { WaggleError, type CustomerId } from '@waggle/protocol/base';
 import { ENTRY_NAME_PATTERN, PRESET_BYTES_MAX, PRESETS_MAX, PROFILE_BYTES_MAX } from '@waggle/identity';
 import { parsePlan } from '@waggle/images';
 import type { RequestRecord } from '@waggle/runtime';
@@ -182,7 +182,7 @@ function whose(asked: string | undefined, principal: ReturnType<typeof principal
 }
 
 async function* recordLines({ store }: Node, query: Parameters<Node['store']['streamRecords']>[0]): AsyncGenerator<string> {
-  for await (const record of store.streamRecords(query)) yield `${jcs(recordView(record))}\n`;
+  for await (const record of store.streamRecords(query)) yield `${JSON.stringify(recordView(record))}\n`;
 }
 
 /** A record as the API shows it. */
@@ -197,7 +197,7 @@ const recordView = ({ timeMs, requestId, customer, keyId, operation, epoch, stat
   code,
   params: JSON.parse(params) as Record<string, string>,
   sku,
-  usage: { ...usage },
+  usage,
   queueMicros: rest.queueMicros,
   processMicros: rest.processMicros,
 });

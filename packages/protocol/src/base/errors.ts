@@ -49,7 +49,6 @@ export const ERRORS = {
     effect: 'The first request under this key stands; this repeat was not carried out.',
   },
   LIMIT_EXCEEDED: { status: 429, title: 'The customer is over one of its limits.', effect: METERED },
-  QUOTA_EXCEEDED: { status: 429, title: 'The customer has used up its quota.', effect: METERED },
 
   // Pictures
   BODY_TOO_LARGE: { status: 413, title: 'The body is larger than allowed.', effect: METERED },

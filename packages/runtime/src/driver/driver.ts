@@ -1,48 +1,22 @@
+import { assert, WaggleError, type Digest, type Epoch, type HybridClock, type Random } from '@waggle/protocol/base';
 import {
-  assert,
-  utf8,
-  WaggleError,
-  type Digest,
-  type Epoch,
-  type HybridClock,
-  type Random,
-} from '@waggle/protocol/base';
-import {
-  addUsage,
-  GCounter,
   Registers,
   equalControl,
-  equalUsage,
   signControl,
-  usageKey,
-  usageWriter,
-  parseUsageWriter,
-  ZERO_USAGE,
   type ControlRegister,
   type UsageRow,
   type WriterId,
 } from '@waggle/protocol/lattice';
-import {
-  chainStart,
-  headerHash,
-  parseHeader,
-  parseRoster,
-  REGISTERS_KEPT_EPOCHS,
-  Sealing,
-  type ChainState,
-  type HeldSlot,
-  type SealedEpoch,
-  type SealingEffect,
-} from '@waggle/protocol/sealing';
+import { REGISTERS_KEPT_EPOCHS, Sealing, type SealedEpoch, type SealingEffect } from '@waggle/protocol/sealing';
 import { edgeAt } from '@waggle/protocol/transparency';
-import { covers, sortRows, type SlotRow } from '@waggle/protocol/usage';
 import type { ReplicaId } from '@waggle/protocol/base';
 import type { Cancel, Clock } from '../clock.ts';
 import { nodeCrypto } from '../node-crypto.ts';
 import type { Batch, IdempotencyRow, Loaded, NewRecord, Store } from '../store/types.ts';
-import { CONTENTS_PAGE_MAX } from '../store/types.ts';
 import { sealedRows, tileReader } from './epochs.ts';
 import { META, type Standing } from './founding.ts';
+import { readChain, readPinned } from './restart.ts';
+import { UsageBook, type UsageView } from './usage-book.ts';
 
 /** A control register to be written by this replica. */
 export interface Write {
@@ -87,7 +61,6 @@ const ENTRIES_PER_COMMIT_MAX = 1_024;
 const FULL_RETRY_MS = 1_000;
 /** Keys of one writer: 100 000 customers with keys, limits and audit entries need half a million. */
 const CONTROL_KEYS_MAX = 4_000_000;
-const USAGE_KEYS_MAX = 4_000_000;
 
 const SEALING_KEY = /^(close|ballot|seal)\/[0-9]+$/;
 
@@ -100,12 +73,7 @@ const SEALING_KEY = /^(close|ballot|seal)\/[0-9]+$/;
 export class Driver {
   readonly #options: DriverOptions;
   readonly #control = new Registers<ControlRegister, ReplicaId>({ keysMax: CONTROL_KEYS_MAX, equal: equalControl });
-  readonly #usage = new Registers<UsageRow, WriterId>({
-    keysMax: USAGE_KEYS_MAX,
-    equal: (a, b) => a.key === b.key && equalUsage(a.usage, b.usage),
-  });
-  readonly #counter = new GCounter();
-  readonly #self: WriterId;
+  readonly #usage: UsageBook;
   #sealing!: Sealing;
   /** What the seals on disk have counted of slots that may still grow. */
   #counted: ReadonlyMap<string, Digest> = new Map();
@@ -120,7 +88,7 @@ export class Driver {
 
   private constructor(options: DriverOptions) {
     this.#options = options;
-    this.#self = usageWriter(options.standing.replica, options.standing.run);
+    this.#usage = new UsageBook(options.standing.replica, options.standing.run);
   }
 
   /** Loads what the store holds, folds it into the views, closes the epochs that ended meanwhile and starts to seal. */
@@ -163,8 +131,8 @@ export class Driver {
   }
 
   /** The usage that no seal has counted yet, over all replicas known here. */
-  get unsealed(): Pick<GCounter, 'usage' | 'epochs' | 'customers' | 'skus'> {
-    return this.#counter;
+  get unsealed(): UsageView {
+    return this.#usage.view;
   }
 
   /**
@@ -253,7 +221,7 @@ export class Driver {
     }
     this.#isFull = false;
     onCommit?.(clock.monotonicMs() - startedMs, entries.length);
-    for (const change of this.#usage.apply(this.#self, usage)) this.#counter.fold(change);
+    this.#usage.apply(usage);
     for (const effect of effects) if (effect.type === 'sealed') this.#forget(effect.sealed);
     const { replica } = this.standing;
     for (const { register } of this.#control.apply(replica, control)) this.#deliver(replica, register);
@@ -276,7 +244,10 @@ export class Driver {
       signControl(keys.transport, cluster.id, replica, { key, value, version: version + i }),
     );
     const meterings = entries.flatMap((entry) => (entry.kind === 'meter' ? [entry.metering] : []));
-    const usage = this.#usageRows(meterings, epoch);
+    const usage = this.#usage.rows(
+      meterings.map(({ record }) => record),
+      epoch,
+    );
     const sealed = effects.flatMap((effect) => (effect.type === 'sealed' ? [effect.sealed] : []));
     const batch: Batch = {
       ...this.#sealedBatch(sealed),
@@ -298,7 +269,7 @@ export class Driver {
       })),
       vectors: [
         { class: 'control', writer: replica, upTo: version + control.length - 1 },
-        { class: 'usage', writer: this.#self, upTo: this.#usage.upTo(this.#self) + usage.length },
+        { class: 'usage', writer: this.#usage.self, upTo: this.#usage.upTo + usage.length },
       ],
       records: meterings.map(({ record }) => ({ ...record, epoch })),
       idempotency: meterings.flatMap((metering) => metering.idempotency?.(epoch) ?? []),
@@ -308,19 +279,6 @@ export class Driver {
     return { batch, control, usage, epoch };
   }
 
-  /** One row for each customer and SKU of the batch, with what it adds to the row before. */
-  #usageRows(meterings: readonly Metering[], epoch: Epoch): UsageRow[] {
-    const added = new Map<string, Omit<UsageRow, 'version'>>();
-    for (const { record } of meterings) {
-      const { customer, sku } = record;
-      const key = usageKey(epoch, customer, sku);
-      const before = added.get(key)?.usage ?? this.#usage.get(this.#self, key)?.usage ?? ZERO_USAGE;
-      added.set(key, { key, epoch, customer, sku, usage: addUsage(before, record.usage) });
-    }
-    const version = this.#usage.upTo(this.#self) + 1;
-    return [...added.values()].map((row, i) => ({ ...row, version: version + i }));
-  }
-
   #sealedBatch(sealed: readonly SealedEpoch[]): Batch {
     assert(sealed.length <= 1, 'one seal for each transaction');
     const [only] = sealed;
@@ -328,20 +286,9 @@ export class Driver {
     return {
       ...sealedRows(only, this.#counted),
       dropContents: only.release,
-      dropUsage: this.#coveredSlots(only).map(({ id }) => id),
+      dropUsage: this.#usage.covered(only).map(({ id }) => id),
       dropControl: this.#expired(only.epoch).map((key) => ({ replica: this.standing.replica, key })),
     };
-  }
-
-  /** The slots of a seal of which no register holds more than it counts. */
-  #coveredSlots(sealed: SealedEpoch): HeldSlot[] {
-    const contents = new Map(
-      sealed.outcome.slots.map(({ id, content }) => [`${id.epoch}/${usageWriter(id.replica, id.run)}`, content]),
-    );
-    return this.#slotsUpTo(sealed.epoch).filter(({ id, rows }) => {
-      const content = contents.get(`${id.epoch}/${usageWriter(id.replica, id.run)}`);
-      return content !== undefined && covers(content, rows);
-    });
   }
 
   /** Own registers of epochs sealed long ago. The last close stays: it says which epoch is open. */
@@ -356,16 +303,7 @@ export class Driver {
 
   /** After a seal is on disk: its rows leave the registers and the open figures, its old registers go. */
   #forget(sealed: SealedEpoch): void {
-    for (const { id, rows } of this.#coveredSlots(sealed)) {
-      const writer = usageWriter(id.replica, id.run);
-      const keys = rows.map(({ customer, sku }) => usageKey(id.epoch, customer, sku));
-      for (const key of keys) {
-        const row = this.#usage.get(writer, key)!;
-        this.#counter.fold({ register: { ...row, usage: ZERO_USAGE }, previous: row });
-      }
-      this.#usage.drop(writer, keys);
-      if (equalUsage(this.#counter.usage(id.epoch), ZERO_USAGE)) this.#counter.dropEpoch(id.epoch);
-    }
+    this.#usage.forget(sealed);
     this.#control.drop(this.standing.replica, this.#expired(sealed.epoch));
     this.#counted = sealed.outcome.next.counted;
     this.#options.onSealed?.(sealed.epoch);
@@ -390,32 +328,9 @@ export class Driver {
       }, this.#options.onFatal);
   }
 
-  #slotsUpTo(epoch: Epoch): HeldSlot[] {
-    return this.#usage.writers().flatMap((writer) => {
-      const { replica, run } = parseUsageWriter(writer);
-      const byEpoch = new Map<Epoch, SlotRow[]>();
-      for (const row of this.#usage.of(writer)) {
-        if (row.epoch > epoch) continue;
-        const rows = byEpoch.get(row.epoch) ?? [];
-        rows.push({ customer: row.customer, sku: row.sku, usage: row.usage });
-        byEpoch.set(row.epoch, rows);
-      }
-      return [...byEpoch].map(([slotEpoch, rows]) => ({
-        id: { replica, run, epoch: slotEpoch },
-        rows: sortRows(rows),
-      }));
-    });
-  }
-
   async #load(): Promise<void> {
     const { store, loaded } = this.#options;
-    await store.loadUsage((rows) => {
-      for (const { replica, run, epoch, customer, sku, version, usage } of rows) {
-        const row: UsageRow = { key: usageKey(epoch, customer, sku), version, epoch, customer, sku, usage };
-        this.#usage.restore(usageWriter(replica, run), row);
-        this.#counter.fold({ register: row, previous: undefined });
-      }
-    });
+    await store.loadUsage((rows) => this.#usage.restore(rows));
     const sealing: { replica: ReplicaId; register: ControlRegister }[] = [];
     await store.loadControl((rows) => {
       for (const { replica, key, version, value, signature } of rows) {
@@ -437,7 +352,7 @@ export class Driver {
   ): Promise<void> {
     const { store, loaded, random, standing, clock } = this.#options;
     const { cluster, replica, run, keys } = standing;
-    const chain = await this.#chain();
+    const chain = await readChain(store, loaded, cluster);
     this.#counted = chain.counted;
     this.#sealing = new Sealing({
       cluster,
@@ -447,48 +362,16 @@ export class Driver {
       random,
       logSigner: keys.log,
       cosigner: keys.cosigner,
-      slotsUpTo: (epoch) => this.#slotsUpTo(epoch),
+      slotsUpTo: (epoch) => this.#usage.slotsUpTo(epoch),
       chain,
       edge: await edgeAt(tileReader(store), loaded.sealed.at(-1)?.treeSize ?? 0),
       firstEpoch: chain.epoch,
     });
-    for (const bytes of await this.#pinned(chain.epoch))
+    for (const bytes of await readPinned(store, chain.epoch))
       this.#effects.push(...this.#sealing.handle({ type: 'content', bytes }, clock.nowMs()));
     // Closes last: with its own close a member acts, and it must know by then what it has promised and signed before.
     const actsLast = ({ register }: (typeof registers)[number]): number => (register.key.startsWith('close/') ? 1 : 0);
     for (const { replica: writer, register } of [...registers].sort((a, b) => actsLast(a) - actsLast(b)))
       this.#deliver(writer, register);
-  }
-
-  /** Contents of epochs that are not sealed. */
-  async #pinned(from: Epoch): Promise<Uint8Array[]> {
-    const { store } = this.#options;
-    const contents: Uint8Array[] = [];
-    for (let after: Digest | null = null; ;) {
-      const page: Awaited<ReturnType<Store['contentDigests']>> = await store.contentDigests(after, CONTENTS_PAGE_MAX);
-      for (const { digest, epoch } of page) {
-        const bytes = epoch >= from ? await store.content(digest) : null;
-        if (bytes !== null) contents.push(bytes);
-      }
-      if (page.length < CONTENTS_PAGE_MAX) return contents;
-      after = page.at(-1)!.digest;
-    }
-  }
-
-  async #chain(): Promise<ChainState> {
-    const { store, loaded, standing } = this.#options;
-    const last = loaded.sealed.at(-1);
-    if (last === undefined) return chainStart(standing.cluster);
-    const row = await store.sealedEpoch(last.epoch);
-    assert(row !== null, 'the last sealed epoch can be read');
-    const details = JSON.parse(row.details) as { nextRoster: string };
-    const counted = loaded.meta.get(META.counted);
-    return {
-      epoch: last.epoch + 1,
-      previous: headerHash(utf8(row.header), nodeCrypto),
-      roster: parseRoster(utf8(details.nextRoster)),
-      format: parseHeader(utf8(row.header)).nextFormat,
-      counted: new Map(counted === undefined ? [] : (JSON.parse(counted) as [string, Digest][])),
-    };
   }
 }

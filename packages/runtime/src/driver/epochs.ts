@@ -25,7 +25,7 @@ import {
 } from '../store/types.ts';
 
 /** What the store keeps of a sealed epoch beside its header: the JSON in `details`. */
-interface Details {
+export interface Details {
   /** Rosters of this epoch and the next, as encoded. */
   readonly roster: string;
   readonly nextRoster: string;
@@ -33,6 +33,8 @@ interface Details {
   /** By slot name, what earlier seals had counted of slots that this one counts more of. */
   readonly counted: readonly (readonly [slot: string, digest: Digest])[];
 }
+
+export const parseDetails = (row: SealedRow): Details => JSON.parse(row.details) as Details;
 
 const text = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8');
 
@@ -98,7 +100,7 @@ export async function readEpoch(store: Store, epoch: Epoch, openEpoch: Epoch): P
     throw epoch <= openEpoch
       ? new WaggleError('EPOCH_NOT_SEALED', `Expected a sealed epoch; epoch ${epoch} is not sealed yet`)
       : new WaggleError('EPOCH_UNKNOWN', `Expected an epoch up to ${openEpoch}, received ${epoch}`);
-  const details = JSON.parse(row.details) as Details;
+  const details = parseDetails(row);
   return {
     row,
     roster: parseRoster(utf8(details.roster)),
@@ -136,7 +138,7 @@ export async function* streamStatements(store: Store, epoch: Epoch): AsyncGenera
 /** All that it takes to verify a sealed epoch: the same bytes at every node. Throws as `readEpoch`. */
 export async function readBundle(store: Store, cluster: Cluster, epoch: Epoch, openEpoch: Epoch): Promise<Bundle> {
   const { row } = await readEpoch(store, epoch, openEpoch);
-  const details = JSON.parse(row.details) as Details;
+  const details = parseDetails(row);
   const header = parseHeader(utf8(row.header));
   const slotList = await readSlotList(store, row);
   const chain: ChainState = {

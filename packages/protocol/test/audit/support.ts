@@ -1,0 +1,97 @@
+import { present, utf8 } from '../../src/base/index.ts';
+import {
+  BUNDLE_FILES,
+  countedFile,
+  encodeChainFile,
+  encodeLines,
+  slotFile,
+  type Bundle,
+} from '../../src/audit/index.ts';
+import { encodeGenesis, encodeRoster, placedStatements, type Cluster } from '../../src/sealing/index.ts';
+import { formatLogProof, frontierOf, inclusionProof } from '../../src/transparency/index.ts';
+import { slotName } from '../../src/usage/index.ts';
+import { TestCluster, type Node, type SealedRecord } from '../sealing/harness.ts';
+import { nodeCrypto } from '../support.ts';
+import { TileMap } from '../transparency/support.ts';
+
+/** The bundle of a sealed epoch, put together of what a node has on its disk. */
+export function bundleOf(cluster: Cluster, node: Node, { sealed, chain, edge }: SealedRecord): Map<string, Uint8Array> {
+  const { value, outcome } = sealed;
+  const content = (digest: string): Uint8Array => present(node.disk.contents.get(digest as never), `content ${digest}`);
+  const bundle = new Map<string, Uint8Array>([
+    [BUNDLE_FILES.genesis, utf8(encodeGenesis(cluster.genesis))],
+    [BUNDLE_FILES.chain, encodeChainFile(chain, frontierOf(nodeCrypto, edge), value.slotList)],
+    [BUNDLE_FILES.header, value.header],
+    [BUNDLE_FILES.checkpoint, utf8(sealed.checkpoint)],
+    [BUNDLE_FILES.roster, encodeRoster(sealed.roster)],
+    [BUNDLE_FILES.nextRoster, encodeRoster(value.nextRoster)],
+    [BUNDLE_FILES.facts, value.facts],
+    [BUNDLE_FILES.slotList, value.slotListBytes],
+    [BUNDLE_FILES.statements, encodeLines(outcome.statements.map(({ text }) => text))],
+  ]);
+  for (const entry of value.slotList) {
+    bundle.set(slotFile(entry), content(entry.digest));
+    const counted = chain.counted.get(slotName(entry));
+    if (counted !== undefined) bundle.set(countedFile(entry), content(counted));
+  }
+  return bundle;
+}
+
+/** A statement with its proof under the checkpoint of its own epoch. */
+export interface Proven {
+  readonly customer: string;
+  readonly statement: Uint8Array;
+  readonly proof: Uint8Array;
+}
+
+/** What an auditor is handed of a cluster: the bundles in order, and every statement with its proof. */
+export interface Published {
+  readonly cluster: Cluster;
+  readonly bundles: readonly Bundle[];
+  readonly proven: readonly Proven[];
+}
+
+export async function publish(test: TestCluster, node: Node = test.nodes[0]!): Promise<Published> {
+  const tiles = new TileMap();
+  const proven: Proven[] = [];
+  for (const { sealed } of node.disk.sealed) {
+    tiles.put(sealed.tiles);
+    for (const { customer, text, leaf } of placedStatements(sealed)) {
+      const { index, hashes } = await inclusionProof(nodeCrypto, tiles.read, leaf, sealed.treeSize);
+      const proof = formatLogProof({ index, hashes, checkpoint: sealed.checkpoint });
+      proven.push({ customer, statement: utf8(text), proof: utf8(proof) });
+    }
+  }
+  return {
+    cluster: test.cluster,
+    bundles: node.disk.sealed.map((record) => bundleOf(test.cluster, node, record)),
+    proven,
+  };
+}
+
+/**
+ * A life with all that bundles can hold: epoch 0 with the slot of an earlier run, 1 empty, 2 with late usage of that slot
+ * (and so what was counted of it), 3 with work of all.
+ */
+export function eventfulCluster(options: {
+  readonly members: number;
+  readonly seed?: number;
+  readonly scale?: number;
+}): TestCluster {
+  const test = new TestCluster(options);
+  const node = test.nodes[0]!;
+  const scale = options.scale ?? 1;
+  test.meter(node, 'shop', 5 * scale);
+  test.meter(node, 'zoo', 2, 'inspect');
+  const [early] = [...node.disk.slots.values()];
+  node.start();
+  test.meter(node, 'shop', 1, 'resize.png');
+  test.sealUpTo(1);
+  const late = { ...early!.rows[0]!, usage: early!.rows[0]!.usage };
+  const more = Object.fromEntries(Object.entries(late.usage).map(([dimension, figure]) => [dimension, figure + 3]));
+  node.hold(early!.id, [{ ...late, usage: more as never }]);
+  test.sealUpTo(2);
+  for (const member of test.nodes) test.meter(member, `c${member.index}`, 1 + member.index);
+  test.sealUpTo(3);
+  return test;
+}

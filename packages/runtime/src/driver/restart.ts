@@ -1,0 +1,44 @@
+import { assert, utf8, type Digest, type Epoch } from '@waggle/protocol/base';
+import {
+  chainStart,
+  headerHash,
+  parseHeader,
+  parseRoster,
+  type ChainState,
+  type Cluster,
+} from '@waggle/protocol/sealing';
+import { nodeCrypto } from '../node-crypto.ts';
+import { CONTENTS_PAGE_MAX, type ContentEntry, type Loaded, type Store } from '../store/types.ts';
+import { parseDetails } from './epochs.ts';
+import { META } from './founding.ts';
+
+/** Where the chain of sealed epochs stands on disk. */
+export async function readChain(store: Store, loaded: Loaded, cluster: Cluster): Promise<ChainState> {
+  const last = loaded.sealed.at(-1);
+  if (last === undefined) return chainStart(cluster);
+  const row = await store.sealedEpoch(last.epoch);
+  assert(row !== null, 'the last sealed epoch can be read');
+  const header = utf8(row.header);
+  const counted = loaded.meta.get(META.counted) ?? '[]';
+  return {
+    epoch: last.epoch + 1,
+    previous: headerHash(header, nodeCrypto),
+    roster: parseRoster(utf8(parseDetails(row).nextRoster)),
+    format: parseHeader(header).nextFormat,
+    counted: new Map(JSON.parse(counted) as [slot: string, digest: Digest][]),
+  };
+}
+
+/** The contents that epochs from this one on have pinned. */
+export async function readPinned(store: Store, from: Epoch): Promise<Uint8Array[]> {
+  const contents: Uint8Array[] = [];
+  for (let after: Digest | null = null; ;) {
+    const page: ContentEntry[] = await store.contentDigests(after, CONTENTS_PAGE_MAX);
+    for (const { digest, epoch } of page) {
+      const bytes = epoch >= from ? await store.content(digest) : null;
+      if (bytes !== null) contents.push(bytes);
+    }
+    if (page.length < CONTENTS_PAGE_MAX) return contents;
+    after = page.at(-1)!.digest;
+  }
+}
