@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { addUsage, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
-import { statementTotals } from '@waggle/protocol/audit';
+import { totalsOf } from '@waggle/protocol/audit';
 import { customerFetch, Operator, resize, scratch, sealed, startNode, usageOf, type RunningNode } from './harness.ts';
 import { makePictures, type Picture } from './pictures.ts';
 
@@ -104,7 +104,10 @@ describe('a day of a customer', () => {
     const texts = await Promise.all(
       statements.map(async ({ epoch }) => (await customerFetch(node.url, key, `/v1/statements/${epoch}`)).text()),
     );
-    expect(texts.map(statementTotals).reduce(addUsage, ZERO_USAGE)).toEqual(expected);
+    const sealedUsages = texts.flatMap((text) =>
+      Object.values((JSON.parse(text) as { usage: Record<string, Usage> }).usage),
+    );
+    expect(totalsOf(sealedUsages)).toEqual(totalsOf([expected]));
     const again = (await (await customerFetch(node.url, key, '/v1/usage')).json()) as { totals: Usage };
     expect(again.totals).toEqual(expected);
   });

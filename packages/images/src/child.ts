@@ -76,6 +76,8 @@ export class Child {
     this.#socket = (this.#process.stdio[3] as Socket | null) ?? undefined;
     const reader = new FrameReader<WorkerMessage>((message, body) => {
       this.#cpuReportedMicros = message.cpuTotalMicros;
+      // What was said about earlier jobs must not explain the end of a later one.
+      this.#stderr = '';
       events.onMessage(message, body);
     });
     this.#socket?.on('data', (chunk: Buffer) => {

@@ -39,12 +39,20 @@ const SIDE_MAX: Record<OutputFormat, number> = { jpeg: 65_535, png: 65_535, gif:
  */
 const HOPELESS = 4;
 
+/** Longest side of a source: what JPEG and GIF can hold. A PNG of 2 000 000 × 10 would need hundreds of megabytes a line. */
+const SOURCE_SIDE_MAX = 65_535;
+
 /** Refuses a source by its header. Throws `IMAGE_TOO_MANY_FRAMES`, `IMAGE_TOO_LARGE`. */
 export function checkSource(source: SourceHeader, framesDecoded: number, limits: Limits): void {
   if (framesDecoded > limits.framesMax)
     throw new WaggleError(
       'IMAGE_TOO_MANY_FRAMES',
       `Expected at most ${limits.framesMax} frames, received ${framesDecoded}; frames=first takes the first only`,
+    );
+  if (Math.max(source.width, source.height) > SOURCE_SIDE_MAX)
+    throw new WaggleError(
+      'IMAGE_TOO_LARGE',
+      `Expected at most ${SOURCE_SIDE_MAX} pixels a side, received ${source.width} × ${source.height}`,
     );
   const pixels = source.width * source.height * framesDecoded;
   if (pixels > limits.inputPixelsMax)

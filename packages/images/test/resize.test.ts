@@ -9,7 +9,7 @@ const FORMATS = ['jpeg', 'png', 'webp', 'avif', 'gif'] as const;
 
 let pool: Pool;
 beforeAll(() => {
-  pool = createPool({ workers: 2, onEvent: (e) => console.log(JSON.stringify(e)) });
+  pool = createPool({ workers: 2 });
 });
 afterAll(() => pool.close());
 
@@ -275,6 +275,7 @@ describe('hostile and broken bodies', () => {
 
   it('are refused by their header if they declare too much', async () => {
     expect(await refusal(await pngDeclaring(65_535, 65_535))).toBe('IMAGE_TOO_LARGE');
+    expect(await refusal(await pngDeclaring(2_000_000, 10))).toBe('IMAGE_TOO_LARGE');
     expect(await refusal(gifOfFrames(10_000))).toBe('IMAGE_TOO_MANY_FRAMES');
     expect((await make(gifOfFrames(10_000), { frames: 'first' })).output.frames).toBe(1);
     const frames = await animation(20, 100, 100).gif().toBuffer();

@@ -1,4 +1,5 @@
 export * from './ballots.ts';
+export * from './effects.ts';
 export type { EpochRanges } from './ranges.ts';
 export * from './roster.ts';
 export * from './sealing.ts';

@@ -9,7 +9,6 @@ import {
   utf8,
   WaggleError,
   type Crypto,
-  type CustomerId,
   type Digest,
   type Epoch,
   type Json,
@@ -29,7 +28,6 @@ import {
   openCheckpoint,
   signCheckpoint,
   type Checkpoint,
-  type Tile,
   type TileEdge,
 } from '../transparency/index.ts';
 import { compareSlots, encodeSlot, joinSlots, parseSlot, slotName, type Slot, type SlotId } from '../usage/index.ts';
@@ -43,6 +41,7 @@ import {
   parseBallotState,
   type BallotState,
 } from './ballots.ts';
+import type { HeldSlot, SealedEpoch, SealingEffect, SealingInput } from './effects.ts';
 import { encodeRoster, epochBounds, parseFields, quorumOf, type Cluster, type Roster } from './roster.ts';
 import {
   closeJson,
@@ -57,67 +56,10 @@ import {
   valueOf,
   type ChainState,
   type Close,
-  type Outcome,
   type Report,
   type SlotEntry,
   type Value,
 } from './value.ts';
-
-/** A slot as its registers say it. */
-export interface HeldSlot {
-  readonly id: SlotId;
-  readonly rows: Slot;
-}
-
-export type SealingInput =
-  /** Time has passed. `membersClockMs` is the median of the clocks heard from members in the last 10 s; null if there are none. */
-  | { readonly type: 'tick'; readonly membersClockMs: number | null }
-  /** A `close/`, `ballot/` or `seal/` register, this replica's own ones too, once it is on disk. */
-  | { readonly type: 'register'; readonly replica: ReplicaId; readonly key: string; readonly value: string }
-  /** A content that was wanted, or pinned before a restart. */
-  | { readonly type: 'content'; readonly bytes: Uint8Array };
-
-export type SealingEffect =
-  /** Pins a content. Durable before any register of the same list. */
-  | { readonly type: 'content'; readonly epoch: Epoch; readonly digest: Digest; readonly bytes: Uint8Array }
-  /** Writes a control register of this replica; comes back as an input when it is durable. */
-  | { readonly type: 'write'; readonly key: string; readonly value: string }
-  /** Fetch this content: from the disk, or from whoever has it. */
-  | { readonly type: 'want'; readonly digest: Digest }
-  /** An epoch is sealed. Durable in one piece; afterwards its rows and pinned contents can go. */
-  | { readonly type: 'sealed'; readonly sealed: SealedEpoch };
-
-/** All that a sealed epoch is. */
-export interface SealedEpoch {
-  readonly epoch: Epoch;
-  readonly roster: Roster;
-  readonly value: Value;
-  readonly outcome: Outcome;
-  /** The signed note: text and a majority's signatures. */
-  readonly checkpoint: string;
-  /** Leaves before this epoch's header. */
-  readonly firstLeaf: number;
-  /** Leaves after this epoch. */
-  readonly treeSize: number;
-  readonly root: Uint8Array;
-  /** Tiles that this epoch created or made grow. */
-  readonly tiles: readonly Tile[];
-  readonly edge: TileEdge;
-  /** Contents that nobody needs once the epoch is sealed; slot contents and the slot list stay. */
-  readonly release: readonly Digest[];
-}
-
-/** One statement of a sealed epoch with its place in the log. */
-export interface PlacedStatement {
-  readonly customer: CustomerId;
-  readonly epoch: Epoch;
-  readonly text: string;
-  readonly leaf: number;
-}
-
-/** The statements of a sealed epoch with their leaf indexes. */
-export const placedStatements = (sealed: SealedEpoch): PlacedStatement[] =>
-  sealed.outcome.statements.map((statement, i) => ({ ...statement, leaf: sealed.firstLeaf + 1 + i }));
 
 /** How far a local clock may be past an epoch's end alone, without its members, before it closes it, in ms. */
 const CLOSE_SKEW_MS_MAX = 60_000;
@@ -173,6 +115,8 @@ export class Sealing {
   readonly #seals = new Map<Epoch, Map<ReplicaId, SealRegister>>();
   readonly #contents = new Map<Digest, Uint8Array>();
   readonly #wanted = new Set<Digest>();
+  /** Those contents that were pinned, so that it is done once. */
+  readonly #pinned = new Set<Digest>();
   /** The value of the epoch to be sealed next, once it is known. */
   #value: Value | undefined;
   /** What that value makes of the log, once it is chosen. */
@@ -267,7 +211,8 @@ export class Sealing {
 
   #pin(epoch: Epoch, bytes: Uint8Array, effects: SealingEffect[]): Digest {
     const digest = this.#hold(bytes);
-    effects.push({ type: 'content', epoch, digest, bytes });
+    if (!this.#pinned.has(digest)) effects.push({ type: 'content', epoch, digest, bytes });
+    this.#pinned.add(digest);
     return digest;
   }
 
@@ -358,6 +303,8 @@ export class Sealing {
     this.#value = value;
     const digest = this.#pin(epoch, value.header, effects);
     this.#pin(epoch, value.slotListBytes, effects);
+    // Whoever accepts a value holds every content that it names on disk, those of others too.
+    for (const entry of value.slotList) this.#pin(epoch, this.#content(entry.digest), effects);
     const state = present(accept(own, BALLOT_ZERO, digest) ?? undefined, 'a state that promised nothing accepts');
     effects.push(this.#write(key, ballotStateJson(state)));
   }
@@ -541,7 +488,10 @@ export class Sealing {
       for (const epoch of map.keys()) if (epoch < this.#chain.epoch) map.delete(epoch);
     const kept = this.#namedAfter(this.#chain.epoch - 1);
     for (const digest of this.#contents.keys())
-      if (!kept.has(digest) && !this.#forReports.has(digest)) this.#contents.delete(digest);
+      if (!kept.has(digest) && !this.#forReports.has(digest)) {
+        this.#contents.delete(digest);
+        this.#pinned.delete(digest);
+      }
   }
 
   /** The contents that closes of later epochs name. */

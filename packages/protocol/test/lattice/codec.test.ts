@@ -222,7 +222,7 @@ describe('the usage codec with many rows', () => {
   it('fits every delta within the budget into a message, and is whole at the other end', () => {
     const from = registers(rows(20_000, 7_000));
     const to = registers([]);
-    while (to.upTo(writer) < from.upTo(writer)) {
+    for (let round = 0; round < 50 && to.upTo(writer) < from.upTo(writer); round++) {
       const delta = from.delta(writer, to.wanted(writer), DELTA_BYTES_MAX, usageRowSizer())!;
       to.join(decodeUsageDelta(encodeUsageDelta(delta)));
     }
@@ -286,7 +286,7 @@ describe('the usage codec with many rows', () => {
       { epochs: [4, 1, 1] },
       { epochs: [5, 0, 0, 0] },
       { customers: [...names('b', 'a'), 0, 1, 0] },
-      { customers: [...names('a', 'a'), 0, 0, 1] },
+      { epochs: [5, 0, 0, 1], customers: [...names('a', 'a'), 0, 0, 1] },
       { customers: [...names('a', 'b'), ...same] },
       { customers: [...names('a'), 0, 0, 1] },
       { customers: [...names('a', 'b', 'c'), 0, 0, 1] },

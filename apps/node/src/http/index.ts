@@ -1,0 +1,3 @@
+export type { App } from './app.ts';
+export { publicUrl, VERSION } from './self.ts';
+export { buildServer, type ServerDeps } from './server.ts';
