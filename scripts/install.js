@@ -37,11 +37,12 @@ export function install() {
     .digest('hex');
   const reason = staleness(lock);
   if (reason === undefined) return;
-  const [command, ...options] = existsSync(NPM_MARK) ? ['install'] : ['ci'];
-  say(`Installing dependencies (npm ${command}): ${reason} …`);
-  // The compiler is a development dependency, and the node is built here: NODE_ENV=production must not leave it out.
-  const args = [command, ...options, '--include=dev', '--no-audit', '--no-fund', '--loglevel=error'];
-  if (!npm(...args)) fail(`The dependencies could not be installed: npm ${command} failed; its messages are above.`);
+  say(`Installing dependencies (npm install): ${reason} …`);
+  // What the lock file says, without changing it. `npm ci` would do, but refuses a lock file that was made where the registry
+  // has not every optional package for other platforms. The compiler is a development dependency, and the node is built
+  // here: NODE_ENV=production must not leave it out.
+  if (!npm('install', '--no-save', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error'))
+    fail('The dependencies could not be installed: npm install failed; its messages are above.');
   mkdirSync(dirname(STAMP), { recursive: true });
   writeFileSync(STAMP, lock);
 }

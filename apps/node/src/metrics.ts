@@ -80,9 +80,9 @@ export class Metrics implements Pick<Observer, 'commit' | 'sealed' | 'worker'> {
   /** Reads the figures of a node whenever they are asked for. Once. */
   watch(node: Node, version: string): void {
     const { pool, driver, identity, store, standing, config } = node;
-    this.#gauge('queue_depth', 'Jobs that wait for a worker.', () => pool.stats.queued);
-    this.#gauge('queue_bytes', 'Bytes of the pictures of these jobs.', () => pool.stats.queuedBytes);
-    this.#gauge('workers_running', 'Workers that have a job.', () => pool.stats.running);
+    this.#gauge('jobs_queued', 'Jobs that wait for a worker.', () => pool.stats.queued);
+    this.#gauge('jobs_queued_bytes', 'Bytes of the pictures of jobs that wait.', () => pool.stats.queuedBytes);
+    this.#gauge('jobs_running', 'Jobs at work.', () => pool.stats.running);
     this.#gauge('workers_idle', 'Workers ready for a job, the spare included.', () => pool.stats.idle);
     this.#gauge('workers', 'Jobs that may be at work at the same time.', () => config.workers);
     this.#gauge('open_epoch', 'The epoch that requests are metered in.', () => driver.openEpoch);
@@ -129,7 +129,7 @@ export class Metrics implements Pick<Observer, 'commit' | 'sealed' | 'worker'> {
   }
 
   #gauge(name: string, help: string, read: () => number): void {
-    const gauge = new Gauge({
+    const gauge: Gauge = new Gauge({
       name: `waggle_${name}`,
       help,
       registers: this.#registers,

@@ -16,7 +16,6 @@ export interface Problem {
 /** When a retry is worth it, in whole seconds (RFC 9110 `retry-after`), for every code that has the status 429 or 503. */
 const RETRY_AFTER_S: Partial<Record<ErrorCode, number>> = {
   LIMIT_EXCEEDED: 1,
-  QUOTA_EXCEEDED: 3_600,
   // Until the key is forgotten.
   IDEMPOTENCY_EXHAUSTED: 86_400,
   QUEUE_FULL: 1,

@@ -84,7 +84,7 @@ export const limitsPatch = closed(
           type: ['integer', 'null'],
           minimum: entry.min,
           maximum: entry.max,
-          description: `${limitText(entry)} Default: ${entry.default ?? 'none'}; null goes back to it.`,
+          description: `${limitText(entry)} Default: ${entry.default}; null goes back to it.`,
         }),
       ),
     ]),
@@ -96,7 +96,7 @@ const limitsInForce = Type.Object(
   Object.fromEntries(
     Object.entries(LIMITS).map(([limit, entry]) => [
       limit,
-      Type.Unsafe({ type: entry.default === null ? ['integer', 'null'] : 'integer', description: limitText(entry) }),
+      Type.Integer({ description: limitText(entry) }),
     ]),
   ),
   { description: 'The limits in force.' },

@@ -180,7 +180,7 @@ describe('the version vector (invariant 12)', () => {
     late.join(whole.delta('w', 0, 1, ONE)!);
     expect(half.delta('w', late.wanted('w'), 1, ONE)).toBeNull();
     late.restart('w');
-    for (let round = 0; round < 2; round++) late.join(half.delta('w', late.wanted('w'), 1, ONE)!);
+    late.join(half.delta('w', 0, 1, ONE)!);
     expect(late.digest(nodeCrypto)).toBe(half.digest(nodeCrypto));
     expect(contents(late)).toEqual(contents(half));
   });

@@ -1,0 +1,106 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import type { InjectOptions, LightMyRequestResponse } from 'fastify';
+import { pino } from 'pino';
+import type { Config } from '../../src/config.ts';
+import { buildServer, type App } from '../../src/http/index.ts';
+import { Metrics } from '../../src/metrics.ts';
+import { Node } from '../../src/node.ts';
+
+export const OPERATOR_TOKEN = 'operator-token-of-the-tests';
+
+/** A node in a directory of its own, with its server, not listening. */
+export interface TestNode {
+  readonly node: Node;
+  readonly app: App;
+  /** Every line that was logged, parsed. */
+  readonly logged: readonly Record<string, unknown>[];
+  /** As the operator. */
+  readonly operator: Caller;
+  as(credential: string): Caller;
+  close(): Promise<void>;
+}
+
+/** Sends requests with one credential. */
+export type Caller = (method: InjectOptions['method'], url: string, payload?: unknown, headers?: Record<string, string>) => Promise<LightMyRequestResponse>;
+
+export async function openTestNode(overrides: Partial<Config> = {}): Promise<TestNode> {
+  const data = mkdtempSync(join(tmpdir(), 'waggle-http-'));
+  const config: Config = {
+    http: { host: '127.0.0.1', port: 0 },
+    publicUrl: null,
+    data,
+    origin: 'waggle.test',
+    epochMs: 3_600_000,
+    sealGraceMs: 1_000,
+    workers: 1,
+    operatorToken: OPERATOR_TOKEN,
+    logLevel: 'info',
+    queueMax: 64,
+    workerMemoryBytes: 2 ** 30,
+    recordRetentionMs: 86_400_000,
+    drainMs: 0,
+    publicLog: true,
+    databaseBytesMax: null,
+    ...overrides,
+  };
+  const logged: Record<string, unknown>[] = [];
+  const lines = new Writable({
+    write(chunk: Buffer, _encoding, done) {
+      logged.push(JSON.parse(chunk.toString()) as Record<string, unknown>);
+      done();
+    },
+  });
+  const metrics = new Metrics();
+  const node = await Node.open(config, {
+    commit: (ms, entries) => metrics.commit(ms, entries),
+    sealed: (epoch) => metrics.sealed(epoch),
+    worker: (event) => metrics.worker(event),
+    rollFailed: (error) => {
+      throw error;
+    },
+    fatal: (error) => {
+      throw error;
+    },
+  });
+  const app = buildServer(node, { logger: pino({ level: 'debug' }, lines), metrics });
+  await app.ready();
+  const as =
+    (credential: string): Caller =>
+    (method, url, payload, headers = {}) =>
+      app.inject({
+        ...(method === undefined ? {} : { method }),
+        url,
+        ...(payload === undefined ? {} : { payload: payload as Buffer }),
+        headers: { ...(credential === '' ? {} : { authorization: `Bearer ${credential}` }), ...headers },
+      });
+  return {
+    node,
+    app,
+    logged,
+    operator: as(OPERATOR_TOKEN),
+    as,
+    async close() {
+      await app.close();
+      await node.close();
+      rmSync(data, { recursive: true, force: true });
+    },
+  };
+}
+
+/** A new customer with a key that may do everything. */
+export async function customerOf({ operator, as }: TestNode, id: string, limits: Record<string, number> = {}): Promise<Caller> {
+  await operator('PUT', `/v1/customers/${id}`, { name: id, limits });
+  const issued = await operator('POST', `/v1/customers/${id}/keys`, {});
+  return as(issued.json<{ key: string }>().key);
+}
+
+/** 4 × 3 pixels in red: the smallest PNG that still can be made smaller. */
+export const PNG = readFileSync(new URL('./red-4x3.png', import.meta.url));
+
+/** Waits until a condition holds, looking again whenever there is something else to do. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 20));
+}
