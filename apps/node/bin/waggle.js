@@ -8,6 +8,8 @@ if (major < 20 || (major === 20 && minor < 19)) {
   process.stderr.write(`waggle: Expected Node.js 20.19 or newer, received ${process.versions.node}\n`);
   process.exitCode = 1;
 } else if (existsSync(entry)) {
+  // Whoever reads our output may stop reading, as `head` does.
+  process.stdout.on('error', ({ code }) => process.exit(code === 'EPIPE' ? 0 : 1));
   const { run } = await import(entry.href);
   await run(process.argv.slice(2));
 } else {

@@ -29,13 +29,13 @@ export interface PlannedPicture {
   readonly frames: number;
 }
 
-const ANIMATED: readonly OutputFormat[] = ['gif', 'webp'];
+const ANIMATED: ReadonlySet<OutputFormat> = new Set(['gif', 'webp']);
 
 /** `auto` prefers what the client takes, but never at the price of the animation. */
 function outputFormat(plan: ResizePlan, source: SourceHeader): OutputFormat {
   if (plan.format !== 'source' && plan.format !== 'auto') return plan.format;
   const moving = source.frames > 1 && plan.frames === 'all';
-  return plan.accepts.find((format) => !moving || ANIMATED.includes(format)) ?? source.format;
+  return plan.accepts.find((format) => !moving || ANIMATED.has(format)) ?? source.format;
 }
 
 /** Width and height after EXIF orientation and rotation. Orientation is not applied to animations. */
@@ -84,7 +84,7 @@ export const turnsFirst = (plan: ResizePlan): boolean =>
 /** What a plan makes of a source, to the pixel. Pure. */
 export function planPicture(plan: ResizePlan, source: SourceHeader): PlannedPicture {
   const format = outputFormat(plan, source);
-  const frames = plan.frames === 'all' && ANIMATED.includes(format) ? source.frames : 1;
+  const frames = plan.frames === 'all' && ANIMATED.has(format) ? source.frames : 1;
   const [width, height] = fitted(plan, turned(plan, source, frames));
   return { format, width, height, frames };
 }

@@ -26,7 +26,7 @@ export function setUpSharp(): void {
 const READ = { failOn: 'error', limitInputPixels: false } as const satisfies SharpOptions;
 
 /** HEVC brands of ISO/IEC 23008-12: the prebuilt decoder reads AV1 only. */
-const HEVC_BRANDS = ['heic', 'heix', 'hevc', 'hevx', 'heim', 'heis', 'hevm', 'hevs'];
+const HEVC_BRANDS = new Set(['heic', 'heix', 'hevc', 'hevx', 'heim', 'heis', 'hevm', 'hevs']);
 
 function refuseHeic(): never {
   throw new WaggleError(
@@ -36,7 +36,7 @@ function refuseHeic(): never {
 }
 
 const isHeic = (body: Buffer): boolean =>
-  body.toString('latin1', 4, 8) === 'ftyp' && HEVC_BRANDS.includes(body.toString('latin1', 8, 12));
+  body.toString('latin1', 4, 8) === 'ftyp' && HEVC_BRANDS.has(body.toString('latin1', 8, 12));
 
 const FORMATS: Partial<Record<string, OutputFormat>> = {
   jpeg: 'jpeg',

@@ -126,7 +126,7 @@ export interface ResizePlan {
   readonly frames: 'all' | 'first';
 }
 
-const quoted = (value: unknown): string => String(JSON.stringify(value)).slice(0, 60);
+const quoted = (value: unknown): string => JSON.stringify(value).slice(0, 60);
 
 function invalid(expected: string, name: string, received: unknown): never {
   throw new WaggleError('REQUEST_INVALID', `Expected ${expected} for ${name}, received ${quoted(received)}`);

@@ -33,7 +33,7 @@ async function refusal(body: Uint8Array, params: Record<string, string> = {}): P
 
 const closeTo = (color: readonly number[], expected: readonly number[], tolerance = 12): void => {
   for (const [i, value] of expected.entries())
-    expect(Math.abs(color[i]! - value), `${color} is not ${expected}`).toBeLessThanOrEqual(tolerance);
+    expect(Math.abs(color[i]! - value), `${color.join()} is not ${expected.join()}`).toBeLessThanOrEqual(tolerance);
 };
 
 describe('formats', () => {
@@ -202,9 +202,8 @@ describe('colours and metadata', () => {
 describe('animations', () => {
   it.each(['gif', 'webp'] as const)('keep frames and delays in %s', async (to) => {
     for (const from of ['gif', 'webp'] as const) {
-      const source = await animation(4, 20, 10)
-        [from]({ delay: [100, 200, 300, 400], loop: 3 })
-        .toBuffer();
+      const frames = animation(4, 20, 10);
+      const source = await frames[from]({ delay: [100, 200, 300, 400], loop: 3 }).toBuffer();
       const made = await make(source, { width: '10', format: to });
       expect(made.input.frames).toBe(4);
       expect(made.output).toMatchObject({ width: 10, height: 5, frames: 4 });

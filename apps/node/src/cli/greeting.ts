@@ -46,7 +46,7 @@ export function greeting(running: Running): string {
 const KEY_ADVICE = 'Move it off this node to a safe place: the node runs without it, and who has it decides who votes.';
 
 /** Create a customer and a key, resize a picture, see the usage. */
-export function commands({ config, url, operatorTokenFile }: Running): string[] {
+function commands({ config, url, operatorTokenFile }: Running): string[] {
   const waggle = waggleCommand();
   const where = differences(config, url);
   const token = existsSync(operatorTokenFile) ? [] : ["export WAGGLE_TOKEN='<the operator token that you brought>'"];

@@ -35,8 +35,6 @@ function program(): Command {
  * or configured wrongly. `start` comes back when the node runs.
  */
 export async function run(args: readonly string[]): Promise<void> {
-  // Whoever reads our output may stop reading, as `head` does.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
   try {
     await program().parseAsync(args, { from: 'user' });
   } catch (error) {

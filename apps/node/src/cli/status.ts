@@ -8,7 +8,7 @@ interface Member {
   readonly state: string;
   readonly url: string | null;
   readonly version: string;
-  readonly load: unknown;
+  readonly load: { readonly workers: number; readonly running: number; readonly queued: number };
 }
 interface Cluster {
   readonly cluster: string;
@@ -52,6 +52,12 @@ function describe(
     'open epoch': open === undefined ? null : `${open.epoch}, ends ${open.end}`,
     'sealed up to': sealedUpTo === null ? 'nothing yet' : String(sealedUpTo),
   });
-  const rows = members.map((one) => [one.replica, one.state, one.url, one.version, one.load]);
+  const rows = members.map(({ replica, state, url: at, version, load: { workers, running, queued } }) => [
+    replica,
+    state,
+    at,
+    version,
+    `${running} of ${workers} running, ${queued} waiting`,
+  ]);
   return `${summary}\n\n${table(['REPLICA', 'STATE', 'URL', 'VERSION', 'LOAD'], rows)}`;
 }

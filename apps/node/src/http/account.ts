@@ -23,7 +23,10 @@ import {
 } from './schemas.ts';
 import { rangeOf, rfc3339 } from './time.ts';
 
-const entryName = Type.String({ pattern: ENTRY_NAME_PATTERN, description: '1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit.' });
+const entryName = Type.String({
+  pattern: ENTRY_NAME_PATTERN,
+  description: '1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit.',
+});
 const preset = Type.Unsafe<Record<string, string>>({
   type: 'object',
   additionalProperties: { type: 'string' },
@@ -102,7 +105,12 @@ export function accountRoutes(app: App, { node }: Deps, guards: Guards): void {
         querystring: closed(waitQuery),
         body: preset,
         response: responses(
-          { 200: Type.Object({ name: entryName, preset: texts, visibleAt }, { description: 'The preset, now in force.' }) },
+          {
+            200: Type.Object(
+              { name: entryName, preset: texts, visibleAt },
+              { description: 'The preset, now in force.' },
+            ),
+          },
           ...CUSTOMER_CODES,
           ...CHANGE_CODES,
         ),
@@ -111,7 +119,9 @@ export function accountRoutes(app: App, { node }: Deps, guards: Guards): void {
     async (request) => {
       const { name } = request.params;
       parsePlan(request.body, undefined);
-      await apply(node, request, (context) => identity.putPreset(context, customerOf(request).customer, name, request.body));
+      await apply(node, request, (context) =>
+        identity.putPreset(context, customerOf(request).customer, name, request.body),
+      );
       return { name, preset: request.body, visibleAt: VISIBLE };
     },
   );
@@ -130,7 +140,9 @@ export function accountRoutes(app: App, { node }: Deps, guards: Guards): void {
       },
     },
     async (request, reply) => {
-      await apply(node, request, (context) => identity.deletePreset(context, customerOf(request).customer, request.params.name));
+      await apply(node, request, (context) =>
+        identity.deletePreset(context, customerOf(request).customer, request.params.name),
+      );
       return reply.code(204).send();
     },
   );
@@ -147,12 +159,21 @@ export function accountRoutes(app: App, { node }: Deps, guards: Guards): void {
         description:
           'A customer gets its own; an operator all, or those of one customer. By time. Records of epochs long past are in the node’s Parquet files instead.',
         querystring: closed({
-          from: Type.Optional(Type.String({ maxLength: 40, description: 'RFC 3339, inclusive. Default: 24 hours before to.' })),
+          from: Type.Optional(
+            Type.String({ maxLength: 40, description: 'RFC 3339, inclusive. Default: 24 hours before to.' }),
+          ),
           to: Type.Optional(Type.String({ maxLength: 40, description: 'RFC 3339, exclusive. Default: now.' })),
           customer: Type.Optional(customerId),
-          format: Type.Optional(Type.Unsafe<string>({ type: 'string', enum: ['jsonl'], default: 'jsonl', description: 'JSON lines.' })),
+          format: Type.Optional(
+            Type.Unsafe<string>({ type: 'string', enum: ['jsonl'], default: 'jsonl', description: 'JSON lines.' }),
+          ),
         }),
-        response: responses({ 200: content('One record a line.', 'application/jsonl') }, ...AUTHENTICATION_CODES, 'REQUEST_INVALID', 'CUSTOMER_UNKNOWN'),
+        response: responses(
+          { 200: content('One record a line.', 'application/jsonl') },
+          ...AUTHENTICATION_CODES,
+          'REQUEST_INVALID',
+          'CUSTOMER_UNKNOWN',
+        ),
       },
     },
     async (request, reply) => {
@@ -170,10 +191,17 @@ export function accountRoutes(app: App, { node }: Deps, guards: Guards): void {
 }
 
 /** Whose records: the customer's own, or what an operator asks for. Throws `ROLE_REQUIRED`, `CUSTOMER_UNKNOWN`. */
-function whose(asked: string | undefined, principal: ReturnType<typeof principalOf>, { identity }: Node): CustomerId | undefined {
+function whose(
+  asked: string | undefined,
+  principal: ReturnType<typeof principalOf>,
+  { identity }: Node,
+): CustomerId | undefined {
   if (principal.kind === 'token') {
     if (principal.role !== 'operator')
-      throw new WaggleError('ROLE_REQUIRED', `Expected an API key or an operator's token, received one of the role ${principal.role}`);
+      throw new WaggleError(
+        'ROLE_REQUIRED',
+        `Expected an API key or an operator's token, received one of the role ${principal.role}`,
+      );
     return asked === undefined ? undefined : identity.getCustomer(asked).id;
   }
   if (!principal.scopes.includes('read') || (asked !== undefined && asked !== principal.customer))
@@ -181,12 +209,28 @@ function whose(asked: string | undefined, principal: ReturnType<typeof principal
   return principal.customer;
 }
 
-async function* recordLines({ store }: Node, query: Parameters<Node['store']['streamRecords']>[0]): AsyncGenerator<string> {
+async function* recordLines(
+  { store }: Node,
+  query: Parameters<Node['store']['streamRecords']>[0],
+): AsyncGenerator<string> {
   for await (const record of store.streamRecords(query)) yield `${JSON.stringify(recordView(record))}\n`;
 }
 
 /** A record as the API shows it. */
-const recordView = ({ timeMs, requestId, customer, keyId, operation, epoch, status, code, params, sku, usage, ...rest }: RequestRecord) => ({
+const recordView = ({
+  timeMs,
+  requestId,
+  customer,
+  keyId,
+  operation,
+  epoch,
+  status,
+  code,
+  params,
+  sku,
+  usage,
+  ...rest
+}: RequestRecord) => ({
   time: rfc3339(timeMs),
   requestId,
   customer,

@@ -26,7 +26,10 @@ function authenticate(node: Node, request: FastifyRequest): Principal {
   const { authorization } = request.headers;
   const text = authorization === undefined ? undefined : BEARER.exec(authorization)?.[1];
   if (authorization !== undefined && text === undefined)
-    throw new WaggleError('KEY_MALFORMED', 'Expected "Bearer <API key or token>" in the authorization header, received another scheme');
+    throw new WaggleError(
+      'KEY_MALFORMED',
+      'Expected "Bearer <API key or token>" in the authorization header, received another scheme',
+    );
   const principal = node.identity.authenticate(text);
   request.principal = principal;
   return principal;

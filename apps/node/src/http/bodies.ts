@@ -23,7 +23,10 @@ export class BodyMemory {
   take(customer: CustomerId, bytes: number): void {
     const own = (this.#byCustomer.get(customer) ?? 0) + bytes;
     if (this.#bytes + bytes > this.#bytesMax || own > this.#bytesMax / 2)
-      throw new WaggleError('QUEUE_FULL', `Expected room for ${bytes} more bytes of request bodies, ${this.#bytes} are taken`);
+      throw new WaggleError(
+        'QUEUE_FULL',
+        `Expected room for ${bytes} more bytes of request bodies, ${this.#bytes} are taken`,
+      );
     this.#bytes += bytes;
     this.#byCustomer.set(customer, own);
   }
@@ -90,7 +93,10 @@ export class Upload {
       chunk.copy(body, this.#received);
     });
     if (this.#received < length)
-      throw new WaggleError('REQUEST_INVALID', `Expected ${length} bytes as content-length says, received ${this.#received}`);
+      throw new WaggleError(
+        'REQUEST_INVALID',
+        `Expected ${length} bytes as content-length says, received ${this.#received}`,
+      );
     return body;
   }
 
@@ -123,9 +129,14 @@ export class Upload {
         }
       };
       const onEnd = (): void => settle();
-      const onClose = (): void => settle(new WaggleError('RESIZE_CANCELLED', 'Expected the whole body, the client went away'));
+      const onClose = (): void =>
+        settle(new WaggleError('RESIZE_CANCELLED', 'Expected the whole body, the client went away'));
       // An error is followed by a close; unheard, it would end the process.
-      source.on('data', onData).on('end', onEnd).on('close', onClose).on('error', () => {});
+      source
+        .on('data', onData)
+        .on('end', onEnd)
+        .on('close', onClose)
+        .on('error', () => {});
     });
   }
 }

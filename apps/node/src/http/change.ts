@@ -17,5 +17,8 @@ export const change = <T extends { readonly writes: readonly Write[] }>(
 ): Promise<T> => node.manage(actorOf(principalOf(request)), command);
 
 /** As `change`, for commands that give their writes only. */
-export const apply = (node: Node, request: FastifyRequest, command: (context: Context) => readonly Write[]): Promise<unknown> =>
-  change(node, request, (context) => ({ writes: command(context) }));
+export const apply = (
+  node: Node,
+  request: FastifyRequest,
+  command: (context: Context) => readonly Write[],
+): Promise<unknown> => change(node, request, (context) => ({ writes: command(context) }));

@@ -6,11 +6,24 @@ import { readEpoch, readProof, STATEMENTS_PAGE_MAX, type StatementRow } from '@w
 import type { App, Deps } from './app.ts';
 import { customerOf, type Guards } from './authenticate.ts';
 import { isUnchanged, sealed } from './sealed.ts';
-import { choice, closed, content, CUSTOMER_CODES, customerId, epochNumber, responses, time, usageRef } from './schemas.ts';
+import {
+  choice,
+  closed,
+  content,
+  CUSTOMER_CODES,
+  customerId,
+  epochNumber,
+  responses,
+  time,
+  usageRef,
+} from './schemas.ts';
 import { parseTime, rfc3339 } from './time.ts';
 import { GROUPS, readUsage, statementUsage, type UsageQuery } from './usage.ts';
 
-const late = Type.Unsafe({ allOf: [{ $ref: 'Usage#' }], description: 'Usage of it that its seal missed and a later one counts.' });
+const late = Type.Unsafe({
+  allOf: [{ $ref: 'Usage#' }],
+  description: 'Usage of it that its seal missed and a later one counts.',
+});
 const sums = { usage: usageRef, late };
 
 const usageAnswer = Type.Object(
@@ -36,7 +49,11 @@ const usageAnswer = Type.Object(
         { description: 'With group=epoch: the epochs with any usage, and the open one.' },
       ),
     ),
-    days: Type.Optional(Type.Array(Type.Object({ day: Type.String(), ...sums }), { description: 'With group=day (UTC, by start of epoch).' })),
+    days: Type.Optional(
+      Type.Array(Type.Object({ day: Type.String(), ...sums }), {
+        description: 'With group=day (UTC, by start of epoch).',
+      }),
+    ),
     skus: Type.Optional(Type.Array(Type.Object({ sku: Type.String(), ...sums }), { description: 'With group=sku.' })),
   },
   { description: 'The usage.' },
@@ -45,7 +62,10 @@ const usageAnswer = Type.Object(
 /** The query of every usage route. */
 export const usageQuery = closed({
   from: Type.Optional(
-    Type.String({ maxLength: 40, description: 'RFC 3339, inclusive, widened to whole epochs. Default: 24 hours before to. At most 10000 epochs.' }),
+    Type.String({
+      maxLength: 40,
+      description: 'RFC 3339, inclusive, widened to whole epochs. Default: 24 hours before to. At most 10000 epochs.',
+    }),
   ),
   to: Type.Optional(Type.String({ maxLength: 40, description: 'RFC 3339, exclusive, likewise. Default: now.' })),
   group: Type.Optional(choice(GROUPS, { default: 'epoch', description: 'What to sum up by.' })),
@@ -53,11 +73,17 @@ export const usageQuery = closed({
 export const usageResponses = { 200: usageAnswer };
 
 /** The parsed query of a usage route. Throws `REQUEST_INVALID`. */
-export function usageQueryOf(query: { from?: string; to?: string; group?: UsageQuery['group'] }, nowMs: number): UsageQuery {
+export function usageQueryOf(
+  query: { from?: string; to?: string; group?: UsageQuery['group'] },
+  nowMs: number,
+): UsageQuery {
   const toMs = query.to === undefined ? nowMs + 1 : parseTime(query.to, 'to');
   const fromMs = query.from === undefined ? null : parseTime(query.from, 'from');
   if (fromMs !== null && fromMs > toMs)
-    throw new WaggleError('REQUEST_INVALID', `Expected from before to, received ${rfc3339(fromMs)} and ${rfc3339(toMs)}`);
+    throw new WaggleError(
+      'REQUEST_INVALID',
+      `Expected from before to, received ${rfc3339(fromMs)} and ${rfc3339(toMs)}`,
+    );
   return { fromMs, toMs, group: query.group ?? 'epoch' };
 }
 
@@ -72,7 +98,9 @@ const statementFields = Type.Object({
 });
 
 const epochParams = closed({ epoch: epochNumber('The epoch that sealed it.') });
-const originQuery = closed({ origin: Type.Optional(epochNumber('For late usage: the epoch in which it happened. Default: the same.')) });
+const originQuery = closed({
+  origin: Type.Optional(epochNumber('For late usage: the epoch in which it happened. Default: the same.')),
+});
 
 /** What a customer reads of its own: usage and statements. */
 export function customerRoutes(app: App, { node }: Deps, guards: Guards): void {
@@ -178,7 +206,9 @@ export function customerRoutes(app: App, { node }: Deps, guards: Guards): void {
     async (request, reply) => {
       const { statement, row } = await find(customerOf(request).customer, request.params.epoch, request.query.origin);
       if (isUnchanged(request, reply, sealed(row, `proof-${statement.leafIndex}`, false))) return reply.send();
-      return reply.type('text/plain; charset=utf-8').send(Buffer.from(utf8(await readProof(store, statement, row.checkpoint, row.treeSize))));
+      return reply
+        .type('text/plain; charset=utf-8')
+        .send(Buffer.from(utf8(await readProof(store, statement, row.checkpoint, row.treeSize))));
     },
   );
 
@@ -187,7 +217,10 @@ export function customerRoutes(app: App, { node }: Deps, guards: Guards): void {
     const page = await store.statementsOf(customer, epoch, epoch, STATEMENTS_PAGE_MAX);
     const statement = page.find((candidate) => candidate.origin === origin);
     if (statement !== undefined) return { statement, row };
-    throw new WaggleError('STATEMENT_UNKNOWN', `Expected an epoch that counts usage of epoch ${origin}, received ${epoch}`);
+    throw new WaggleError(
+      'STATEMENT_UNKNOWN',
+      `Expected an epoch that counts usage of epoch ${origin}, received ${epoch}`,
+    );
   }
 
   function statementView({ epoch, origin, bytes }: StatementRow) {

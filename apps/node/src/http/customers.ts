@@ -34,7 +34,10 @@ export function customerAdminRoutes(app: App, deps: Deps, guards: Guards): void 
   const { identity, clock } = node;
   const onRequest = guards.role('operator');
   const common = { tags: ['Operator'], security: [{ token: [] }] };
-  const shown = (id: string): Customer & { visibleAt: typeof VISIBLE } => ({ ...identity.getCustomer(id), visibleAt: VISIBLE });
+  const shown = (id: string): Customer & { visibleAt: typeof VISIBLE } => ({
+    ...identity.getCustomer(id),
+    visibleAt: VISIBLE,
+  });
 
   app.post(
     '/v1/customers',
@@ -72,7 +75,9 @@ export function customerAdminRoutes(app: App, deps: Deps, guards: Guards): void 
     },
     async (request, reply) => {
       const { id } = request.params;
-      const { writes } = await change(node, request, (context) => identity.createCustomer(context, { ...request.body, id }));
+      const { writes } = await change(node, request, (context) =>
+        identity.createCustomer(context, { ...request.body, id }),
+      );
       return reply.code(writes.length > 0 ? 201 : 200).send(shown(id));
     },
   );
@@ -92,7 +97,10 @@ export function customerAdminRoutes(app: App, deps: Deps, guards: Guards): void 
         response: responses(
           {
             200: Type.Object(
-              { customers: Type.Array(customer), next: Type.Unsafe({ type: ['string', 'null'], description: 'after of the next page, or null.' }) },
+              {
+                customers: Type.Array(customer),
+                next: Type.Unsafe({ type: ['string', 'null'], description: 'after of the next page, or null.' }),
+              },
               { description: 'A page of customers.' },
             ),
           },
@@ -178,7 +186,10 @@ export function customerAdminRoutes(app: App, deps: Deps, guards: Guards): void 
         schema: {
           ...common,
           operationId: `${action}Customer`,
-          summary: action === 'suspend' ? 'Refuse a customer’s keys until it is resumed' : 'Let a suspended customer’s keys in again',
+          summary:
+            action === 'suspend'
+              ? 'Refuse a customer’s keys until it is resumed'
+              : 'Let a suspended customer’s keys in again',
           params,
           querystring: closed(waitQuery),
           response: responses({ 200: changed }, ...CODES),
@@ -247,7 +258,10 @@ function keyRoutes(app: App, { node }: Deps, guards: Guards): void {
       const { id: owner } = request.params;
       const issued = await change(node, request, (context) => identity.issueKey(context, owner, request.body?.scopes));
       const { id, key, scopes: granted, createdAt } = issued;
-      return reply.code(201).header('cache-control', 'no-store').send({ id, key, scopes: granted, createdAt, visibleAt: VISIBLE });
+      return reply
+        .code(201)
+        .header('cache-control', 'no-store')
+        .send({ id, key, scopes: granted, createdAt, visibleAt: VISIBLE });
     },
   );
 
@@ -261,7 +275,12 @@ function keyRoutes(app: App, { node }: Deps, guards: Guards): void {
         summary: 'Keys of a customer, revoked ones too',
         params,
         response: responses(
-          { 200: Type.Object({ keys: Type.Array(Type.Object({ ...keyFields, revoked: Type.Boolean() })) }, { description: 'The keys.' }) },
+          {
+            200: Type.Object(
+              { keys: Type.Array(Type.Object({ ...keyFields, revoked: Type.Boolean() })) },
+              { description: 'The keys.' },
+            ),
+          },
           ...AUTHENTICATION_CODES,
           'CUSTOMER_UNKNOWN',
         ),

@@ -23,16 +23,27 @@ export function describeApi(app: App): void {
   app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
-      info: { title: 'Waggle', version: VERSION, description: DESCRIPTION, license: { name: 'Apache-2.0', identifier: 'Apache-2.0' } },
+      info: {
+        title: 'Waggle',
+        version: VERSION,
+        description: DESCRIPTION,
+        license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+      },
       tags: TAGS,
       components: {
         securitySchemes: {
           apiKey: { type: 'http', scheme: 'bearer', description: 'A customer’s API key: wgl_<key id>_<secret>.' },
-          token: { type: 'http', scheme: 'bearer', description: 'A token of an operator, an auditor or a metrics reader.' },
+          token: {
+            type: 'http',
+            scheme: 'bearer',
+            description: 'A token of an operator, an auditor or a metrics reader.',
+          },
         },
       },
     },
-    refResolver: { buildLocalReference: ({ $id }, _baseUri, _fragment, i) => (typeof $id === 'string' ? $id : `schema-${i}`) },
+    refResolver: {
+      buildLocalReference: ({ $id }, _baseUri, _fragment, i) => (typeof $id === 'string' ? $id : `schema-${i}`),
+    },
   });
 }
 
@@ -53,7 +64,11 @@ export function docsRoutes(app: App): void {
         response: responses({ 200: Type.Unsafe({ type: 'object', description: 'The document.' }) }),
       },
     },
-    (_request, reply) => reply.header('cache-control', 'no-cache').type('application/json').send((json ??= JSON.stringify(documentOf()))),
+    (_request, reply) =>
+      reply
+        .header('cache-control', 'no-cache')
+        .type('application/json')
+        .send((json ??= JSON.stringify(documentOf()))),
   );
 
   app.get(
@@ -69,7 +84,10 @@ export function docsRoutes(app: App): void {
     (_request, reply) =>
       reply
         .header('cache-control', 'no-cache')
-        .header('content-security-policy', "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+        .header(
+          'content-security-policy',
+          "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        )
         .type('text/html; charset=utf-8')
         .send((page ??= pageOf(documentOf()))),
   );

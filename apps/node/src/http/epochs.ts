@@ -4,7 +4,16 @@ import { packBundle } from '@waggle/protocol/audit';
 import { DIMENSIONS } from '@waggle/protocol/lattice';
 import { encodeGenesis, encodeRoster, epochBounds } from '@waggle/protocol/sealing';
 import { slotName } from '@waggle/protocol/usage';
-import { readBundle, readContent, readEpoch, readSlotList, SEALED_PAGE_MAX, streamStatements, type EpochView, type SealedSummary } from '@waggle/runtime';
+import {
+  readBundle,
+  readContent,
+  readEpoch,
+  readSlotList,
+  SEALED_PAGE_MAX,
+  streamStatements,
+  type EpochView,
+  type SealedSummary,
+} from '@waggle/runtime';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { App, Deps } from './app.ts';
 import type { Guards } from './authenticate.ts';
@@ -22,7 +31,8 @@ const epochFields = {
   start: time('Inclusive.'),
   end: time('Exclusive.'),
   state: choice(['open', 'closing', 'sealing', 'sealed'], {
-    description: 'open: requests count in it; closing: it is over and its last requests are counted; sealing: the cluster agrees on it; sealed: for ever.',
+    description:
+      'open: requests count in it; closing: it is over and its last requests are counted; sealing: the cluster agrees on it; sealed: for ever.',
   }),
   treeSize: nullable('integer', 'Leaves of the log with this epoch in it.'),
   root: nullable('string', 'Root of the log, base64.'),
@@ -76,7 +86,10 @@ export function epochRoutes(app: App, { node }: Deps, guards: Guards): void {
         response: responses(
           {
             200: Type.Object(
-              { sealedUpTo: nullable('integer', 'The last sealed epoch: all before it are sealed too.'), epochs: Type.Array(Type.Object(epochFields)) },
+              {
+                sealedUpTo: nullable('integer', 'The last sealed epoch: all before it are sealed too.'),
+                epochs: Type.Array(Type.Object(epochFields)),
+              },
               { description: 'A page of epochs, ascending.' },
             ),
           },
@@ -151,37 +164,62 @@ export function epochRoutes(app: App, { node }: Deps, guards: Guards): void {
           operationId: `getEpoch${name.replaceAll(/[^a-z]+(.)/g, (_, letter: string) => letter.toUpperCase())}`,
           summary,
           params,
-          response: responses({ 200: content(summary, type) }, ...(guard === open ? [] : AUTHENTICATION_CODES), ...ONE_CODES),
+          response: responses(
+            { 200: content(summary, type) },
+            ...(guard === open ? [] : AUTHENTICATION_CODES),
+            ...ONE_CODES,
+          ),
         },
       },
       async (request, reply) => {
         const found = await readEpoch(store, request.params.epoch, driver.openEpoch);
-        if (isUnchanged(request, reply, sealed(found.row, name.slice(1), guard === open && isPublic))) return reply.send();
+        if (isUnchanged(request, reply, sealed(found.row, name.slice(1), guard === open && isPublic)))
+          return reply.send();
         return send(found, request, reply.type(type));
       },
     );
   };
 
-  file('/header.json', 'application/json', 'The header: what was agreed on, and the first leaf of the epoch', open, ({ row }, _, reply) =>
-    reply.send(Buffer.from(utf8(row.header))),
+  file(
+    '/header.json',
+    'application/json',
+    'The header: what was agreed on, and the first leaf of the epoch',
+    open,
+    ({ row }, _, reply) => reply.send(Buffer.from(utf8(row.header))),
   );
-  file('/checkpoint', 'text/plain; charset=utf-8', 'The checkpoint with its cosignatures (c2sp.org/tlog-checkpoint)', open, ({ row }, _, reply) =>
-    reply.send(row.checkpoint),
+  file(
+    '/checkpoint',
+    'text/plain; charset=utf-8',
+    'The checkpoint with its cosignatures (c2sp.org/tlog-checkpoint)',
+    open,
+    ({ row }, _, reply) => reply.send(row.checkpoint),
   );
   file('/roster.json', 'application/json', 'The members that may vote', open, ({ roster }, _, reply) =>
     reply.send(Buffer.from(encodeRoster(roster))),
   );
-  file('/statements.jsonl', 'application/jsonl', 'All statements, one a line, in the order of their leaves', closedOff, ({ row }, _, reply) =>
-    sendLines(reply, 'application/jsonl', statementLines(row.epoch)),
+  file(
+    '/statements.jsonl',
+    'application/jsonl',
+    'All statements, one a line, in the order of their leaves',
+    closedOff,
+    ({ row }, _, reply) => sendLines(reply, 'application/jsonl', statementLines(row.epoch)),
   );
-  file('/statements.csv', 'text/csv; charset=utf-8', 'The same as a table (RFC 4180): a row for each customer, origin epoch and SKU', closedOff, ({ row }, _, reply) =>
-    sendLines(reply, 'text/csv; charset=utf-8', statementRows(row.epoch)),
+  file(
+    '/statements.csv',
+    'text/csv; charset=utf-8',
+    'The same as a table (RFC 4180): a row for each customer, origin epoch and SKU',
+    closedOff,
+    ({ row }, _, reply) => sendLines(reply, 'text/csv; charset=utf-8', statementRows(row.epoch)),
   );
   file('/slots.jsonl', 'application/jsonl', 'The slot list: what was counted', closedOff, async ({ row }, _, reply) =>
     reply.send(Buffer.from((await readSlotList(store, row)).bytes)),
   );
-  file('.tar', 'application/x-tar', 'Everything that it takes to verify the epoch offline, for waggle-verify', closedOff, async ({ row }, _, reply) =>
-    reply.send(Buffer.from((await packed(row.epoch)).buffer)),
+  file(
+    '.tar',
+    'application/x-tar',
+    'Everything that it takes to verify the epoch offline, for waggle-verify',
+    closedOff,
+    async ({ row }, _, reply) => reply.send(Buffer.from((await packed(row.epoch)).buffer)),
   );
 
   app.get(
@@ -194,16 +232,25 @@ export function epochRoutes(app: App, { node }: Deps, guards: Guards): void {
         summary: 'One slot that the epoch counts: its SHA-256 is in the slot list',
         params: closed({
           epoch: epochNumber('The epoch that counts it.'),
-          slot: Type.String({ pattern: '^[0-9a-f]{32}-[0-9]{1,16}-[0-9]{1,16}$', description: '<replica>-<run>-<epoch>' }),
+          slot: Type.String({
+            pattern: '^[0-9a-f]{32}-[0-9]{1,16}-[0-9]{1,16}$',
+            description: '<replica>-<run>-<epoch>',
+          }),
         }),
-        response: responses({ 200: content('One row a line.', 'application/jsonl') }, ...AUTHENTICATION_CODES, ...ONE_CODES, 'NOT_FOUND'),
+        response: responses(
+          { 200: content('One row a line.', 'application/jsonl') },
+          ...AUTHENTICATION_CODES,
+          ...ONE_CODES,
+          'NOT_FOUND',
+        ),
       },
     },
     async (request, reply) => {
       const { epoch, slot } = request.params;
       const { row } = await readEpoch(store, epoch, driver.openEpoch);
       const entry = (await readSlotList(store, row)).entries.find((candidate) => slotName(candidate) === slot);
-      if (entry === undefined) throw new WaggleError('NOT_FOUND', `Expected a slot of the slot list of epoch ${epoch}, received ${slot}`);
+      if (entry === undefined)
+        throw new WaggleError('NOT_FOUND', `Expected a slot of the slot list of epoch ${epoch}, received ${slot}`);
       if (isUnchanged(request, reply, sealed(row, slot, false))) return reply.send();
       return reply.type('application/jsonl').send(Buffer.from(await readContent(store, entry.digest)));
     },
@@ -227,7 +274,9 @@ export function epochRoutes(app: App, { node }: Deps, guards: Guards): void {
     const { entries } = await readSlotList(store, row);
     const base = `/v1/epochs/${row.epoch}`;
     const names = ['header.json', 'checkpoint', 'roster.json', 'statements.jsonl', 'statements.csv', 'slots.jsonl'];
-    const files = [...names, ...entries.map((entry) => `slots/${slotName(entry)}.jsonl`)].map((name) => `${base}/${name}`);
+    const files = [...names, ...entries.map((entry) => `slots/${slotName(entry)}.jsonl`)].map(
+      (name) => `${base}/${name}`,
+    );
     const header: unknown = JSON.parse(row.header);
     return { ...view(row.epoch, row), header, roster, cosigners, files: [`${base}.tar`, ...files] };
   }
@@ -251,9 +300,12 @@ export function epochRoutes(app: App, { node }: Deps, guards: Guards): void {
 
   /** One archive at a time. Throws `QUEUE_FULL` when too many are wanted. */
   async function packed(epoch: Epoch): Promise<Uint8Array<ArrayBuffer>> {
-    if (waiting >= PACKING_WAITING_MAX) throw new WaggleError('QUEUE_FULL', `Expected at most ${PACKING_WAITING_MAX} archives at the same time`);
+    if (waiting >= PACKING_WAITING_MAX)
+      throw new WaggleError('QUEUE_FULL', `Expected at most ${PACKING_WAITING_MAX} archives at the same time`);
     waiting++;
-    const archive = packing.then(async () => packBundle(epoch, await readBundle(store, cluster, epoch, driver.openEpoch)));
+    const archive = packing.then(async () =>
+      packBundle(epoch, await readBundle(store, cluster, epoch, driver.openEpoch)),
+    );
     packing = archive.catch(() => undefined);
     try {
       return await archive;

@@ -3,7 +3,8 @@ import type { App, Deps } from './app.ts';
 import type { Guards } from './authenticate.ts';
 import { content, responses } from './schemas.ts';
 
-const status = (text: string, description: string) => Type.Object({ status: Type.String({ const: text }) }, { description });
+const status = (text: string, description: string) =>
+  Type.Object({ status: Type.String({ const: text }) }, { description });
 
 /** What balancers and Prometheus ask. */
 export function healthRoutes(app: App, { metrics, readiness }: Deps, guards: Guards): void {
@@ -12,7 +13,12 @@ export function healthRoutes(app: App, { metrics, readiness }: Deps, guards: Gua
   app.get(
     '/livez',
     {
-      schema: { ...common, operationId: 'getLiveness', summary: 'Whether the process runs', response: responses({ 200: status('alive', 'It does.') }) },
+      schema: {
+        ...common,
+        operationId: 'getLiveness',
+        summary: 'Whether the process runs',
+        response: responses({ 200: status('alive', 'It does.') }),
+      },
     },
     async (_request, reply) => {
       reply.header('cache-control', 'no-store');

@@ -16,5 +16,8 @@ async function* chunked(lines: AsyncIterable<string> | Iterable<string>): AsyncG
 }
 
 /** Sends lines, each with its line break, no faster than they are taken; reading ends when the client goes away. */
-export const sendLines = (reply: FastifyReply, type: string, lines: AsyncIterable<string> | Iterable<string>): FastifyReply =>
-  reply.type(type).send(Readable.from(chunked(lines), { objectMode: false }));
+export const sendLines = (
+  reply: FastifyReply,
+  type: string,
+  lines: AsyncIterable<string> | Iterable<string>,
+): FastifyReply => reply.type(type).send(Readable.from(chunked(lines), { objectMode: false }));

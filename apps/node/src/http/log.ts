@@ -1,5 +1,13 @@
 import { base64, WaggleError } from '@waggle/protocol/base';
-import { encodeEntryBundle, formatPolicy, formatVerifierKey, logKey, parseTilePath, TILE_WIDTH, type TileCoordinates } from '@waggle/protocol/transparency';
+import {
+  encodeEntryBundle,
+  formatPolicy,
+  formatVerifierKey,
+  logKey,
+  parseTilePath,
+  TILE_WIDTH,
+  type TileCoordinates,
+} from '@waggle/protocol/transparency';
 import type { Roster } from '@waggle/protocol/sealing';
 import { nodeCrypto, readEpoch, type SealedEpoch } from '@waggle/runtime';
 import { Type } from 'typebox';
@@ -41,7 +49,11 @@ export function logRoutes(app: App, { node }: Deps, guards: Guards): void {
         response: responses({ 200: content('A signed note (c2sp.org/tlog-checkpoint).', 'text/plain') }, 'NOT_FOUND'),
       },
     },
-    async (_request, reply) => reply.header('cache-control', 'no-cache').type('text/plain; charset=utf-8').send((await newest()).checkpoint),
+    async (_request, reply) =>
+      reply
+        .header('cache-control', 'no-cache')
+        .type('text/plain; charset=utf-8')
+        .send((await newest()).checkpoint),
   );
 
   app.get(
@@ -53,15 +65,24 @@ export function logRoutes(app: App, { node }: Deps, guards: Guards): void {
         operationId: 'getTile',
         summary: 'A tile, or a bundle of entries, of the log',
         description: '`/tile/<L>/<N>[.p/<W>]` and `/tile/entries/<N>[.p/<W>]` (c2sp.org/tlog-tiles).',
-        params: closed({ '*': Type.String({ maxLength: 64, description: '<L>/<N>[.p/<W>]; L is 0 to 63 or entries.' }) }),
-        response: responses({ 200: content('Hashes of 32 bytes, or entries after their lengths.', 'application/octet-stream') }, 'NOT_FOUND'),
+        params: closed({
+          '*': Type.String({ maxLength: 64, description: '<L>/<N>[.p/<W>]; L is 0 to 63 or entries.' }),
+        }),
+        response: responses(
+          { 200: content('Hashes of 32 bytes, or entries after their lengths.', 'application/octet-stream') },
+          'NOT_FOUND',
+        ),
       },
     },
     async (request, reply) => {
       const path = `tile/${request.params['*']}`;
       const coordinates = parseTilePath(path);
       const bytes = coordinates === null ? null : await readTile(coordinates, (await newest()).treeSize);
-      if (bytes === null) throw new WaggleError('NOT_FOUND', `Expected the path of a tile within the newest checkpoint, received /${path}`);
+      if (bytes === null)
+        throw new WaggleError(
+          'NOT_FOUND',
+          `Expected the path of a tile within the newest checkpoint, received /${path}`,
+        );
       // Tiles of one log and path have one content for ever.
       if (isUnchanged(request, reply, { etag: `"${cluster.id.slice(0, 16)}-${path}"`, isPublic })) return reply.send();
       return reply.type('application/octet-stream').send(Buffer.from(bytes));
@@ -85,7 +106,10 @@ export function logRoutes(app: App, { node }: Deps, guards: Guards): void {
         logKey: base64.decode(keys.logKey),
         cosignerKey: base64.decode(keys.cosignerKey),
       }));
-      return reply.header('cache-control', 'no-cache').type('text/plain; charset=utf-8').send(formatPolicy(nodeCrypto, cluster.origin, members));
+      return reply
+        .header('cache-control', 'no-cache')
+        .type('text/plain; charset=utf-8')
+        .send(formatPolicy(nodeCrypto, cluster.origin, members));
     },
   );
 
@@ -101,8 +125,13 @@ export function logRoutes(app: App, { node }: Deps, guards: Guards): void {
       },
     },
     async (_request, reply) => {
-      const keys = (await roster()).map((member) => formatVerifierKey(logKey(nodeCrypto, cluster.origin, base64.decode(member.logKey))));
-      return reply.header('cache-control', 'no-cache').type('text/plain; charset=utf-8').send(keys.map((key) => `${key}\n`).join(''));
+      const keys = (await roster()).map((member) =>
+        formatVerifierKey(logKey(nodeCrypto, cluster.origin, base64.decode(member.logKey))),
+      );
+      return reply
+        .header('cache-control', 'no-cache')
+        .type('text/plain; charset=utf-8')
+        .send(keys.map((key) => `${key}\n`).join(''));
     },
   );
 

@@ -20,11 +20,13 @@ export function fileOf(contentType: string, body: Buffer): Buffer {
   const start = delimiterAt(body, mark, 0);
   if (start === undefined || start.isLast) throw invalid('a part');
   const headersEnd = body.indexOf('\r\n\r\n', start.end - 2, 'latin1');
-  if (headersEnd < 0 || headersEnd - start.end > HEADERS_BYTES_MAX) throw invalid(`headers of at most ${HEADERS_BYTES_MAX} bytes`);
+  if (headersEnd < 0 || headersEnd - start.end > HEADERS_BYTES_MAX)
+    throw invalid(`headers of at most ${HEADERS_BYTES_MAX} bytes`);
   checkFile(body.toString('latin1', start.end, headersEnd));
   const end = delimiterAt(body, mark, headersEnd + 2);
   if (end === undefined) throw invalid('the closing delimiter');
-  if (!end.isLast) throw invalid('one file and nothing else; parameters belong into the query. Received more than one part');
+  if (!end.isLast)
+    throw invalid('one file and nothing else; parameters belong into the query. Received more than one part');
   return body.subarray(headersEnd + 4, end.start);
 }
 
@@ -53,5 +55,7 @@ function delimiterAt(body: Buffer, mark: Buffer, from: number): Delimiter | unde
 function checkFile(headers: string): void {
   if (/^content-disposition:.*;\s*filename\*?=/im.test(headers) || /^content-type:\s*image\//im.test(headers)) return;
   const [, name] = /;\s*name="?([^";\r\n]{0,60})/i.exec(headers) ?? [];
-  throw invalid(`one file and nothing else; parameters belong into the query. Received the field ${JSON.stringify(name ?? '')}`);
+  throw invalid(
+    `one file and nothing else; parameters belong into the query. Received the field ${JSON.stringify(name ?? '')}`,
+  );
 }

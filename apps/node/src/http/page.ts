@@ -23,9 +23,24 @@ interface Operation {
   readonly description?: string;
   readonly tags?: readonly string[];
   readonly operationId?: string;
-  readonly parameters?: readonly { readonly name: string; readonly in: string; readonly required?: boolean; readonly description?: string; readonly schema?: Schema }[];
+  readonly parameters?: readonly {
+    readonly name: string;
+    readonly in: string;
+    readonly required?: boolean;
+    readonly description?: string;
+    readonly schema?: Schema;
+  }[];
   readonly requestBody?: { readonly content: Content };
-  readonly responses?: Readonly<Record<string, { readonly description: string; readonly content?: Content; readonly headers?: Readonly<Record<string, { description?: string }>> }>>;
+  readonly responses?: Readonly<
+    Record<
+      string,
+      {
+        readonly description: string;
+        readonly content?: Content;
+        readonly headers?: Readonly<Record<string, { description?: string }>>;
+      }
+    >
+  >;
 }
 
 /** The parts of an OpenAPI document that the page shows. */
@@ -48,7 +63,10 @@ function kindOf(schema: Schema = {}): string {
   if (schema.enum !== undefined) return schema.enum.join(' | ');
   if (schema.items !== undefined) return `list of ${kindOf(schema.items)}`;
   const type = typeof schema.type === 'string' ? schema.type : (schema.type ?? []).join(' or ');
-  const range = schema.minimum === undefined && schema.maximum === undefined ? '' : ` ${schema.minimum ?? '…'} to ${schema.maximum ?? '…'}`;
+  const range =
+    schema.minimum === undefined && schema.maximum === undefined
+      ? ''
+      : ` ${schema.minimum ?? '…'} to ${schema.maximum ?? '…'}`;
   const fallback = schema.default === undefined ? '' : `, default ${JSON.stringify(schema.default)}`;
   return `${type}${range}${fallback}`;
 }
@@ -75,10 +93,14 @@ function operationHtml(path: string, method: string, operation: Operation): stri
   );
   const { requestBody } = operation;
   const responses = Object.entries(operation.responses ?? {}).map(([status, { description, content, headers }]) => {
-    const carried = Object.entries(headers ?? {}).map(([name, header]) => `<br><code>${text(name)}</code> ${text(header.description ?? '')}`);
+    const carried = Object.entries(headers ?? {}).map(
+      ([name, header]) => `<br><code>${text(name)}</code> ${text(header.description ?? '')}`,
+    );
     return `<tr><td>${status}</td><td>${text(contentOf(content))}</td><td>${text(description)}${carried.join('')}</td></tr>`;
   });
-  const answer = Object.entries(operation.responses ?? {}).find(([status]) => status.startsWith('2'))?.[1].content?.['application/json']?.schema;
+  const answer = Object.entries(operation.responses ?? {}).find(([status]) => status.startsWith('2'))?.[1].content?.[
+    'application/json'
+  ]?.schema;
   return `<section id="${text(operation.operationId ?? '')}"><h3><b>${method.toUpperCase()}</b> <code>${text(path)}</code></h3>
 <p>${text(operation.summary ?? '')}. ${text(operation.description ?? '')}</p>
 ${table('Parameters', parameters)}
@@ -112,7 +134,9 @@ export function pageOf({ info, tags = [], paths, components }: ApiDocument): str
       body: `<h2>${text(name)}</h2>${own.map(({ path, method, operation }) => operationHtml(path, method, operation)).join('\n')}`,
     };
   });
-  const shared = Object.entries(components?.schemas ?? {}).map(([name, schema]) => `<section id="${text(name)}">${table(text(name), fieldsOf(schema))}</section>`);
+  const shared = Object.entries(components?.schemas ?? {}).map(
+    ([name, schema]) => `<section id="${text(name)}">${table(text(name), fieldsOf(schema))}</section>`,
+  );
   return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>${text(info.title)} API</title><style>${STYLE}</style></head><body>
 <h1>${text(info.title)} API ${text(info.version)}</h1><p>${text(info.description ?? '')} For programs: <a href="/openapi.json">/openapi.json</a>.</p>

@@ -4,7 +4,14 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Type, type TSchema } from 'typebox';
 import { ERRORS, WaggleError, type ErrorCode } from '@waggle/protocol/base';
 import type { Usage } from '@waggle/protocol/lattice';
-import { estimateCpuMicros, parsePlan, planPicture, RESIZE_PARAMETERS, type Parameter, type ResizePlan } from '@waggle/images';
+import {
+  estimateCpuMicros,
+  parsePlan,
+  planPicture,
+  RESIZE_PARAMETERS,
+  type Parameter,
+  type ResizePlan,
+} from '@waggle/images';
 import type { Order, Outcome, Result } from '../work.ts';
 import type { App, Deps } from './app.ts';
 import { customerOf, type Guards } from './authenticate.ts';
@@ -15,7 +22,9 @@ import { choice, content, CUSTOMER_CODES, responses } from './schemas.ts';
 /** Memory for bodies, in bytes: what 16 of the largest that the default limits allow take. */
 const BODIES_BYTES_MAX = 512 * 2 ** 20;
 
-const CODES = (Object.keys(ERRORS) as ErrorCode[]).filter((code) => /^(BODY|IMAGE|OUTPUT|RESIZE|IDEMPOTENCY)_/.test(code));
+const CODES = (Object.keys(ERRORS) as ErrorCode[]).filter((code) =>
+  /^(BODY|IMAGE|OUTPUT|RESIZE|IDEMPOTENCY)_/.test(code),
+);
 const WORK_CODES = [
   ...CUSTOMER_CODES,
   'REQUEST_INVALID',
@@ -31,7 +40,8 @@ const WORK_CODES = [
 const MEASURED = {
   'waggle-usage': {
     type: 'string',
-    description: 'What was metered (RFC 9651 dictionary): requests=1, bytes-in=…, bytes-out=…, pixels-in=…, pixels-out=…, cpu-micros=…',
+    description:
+      'What was metered (RFC 9651 dictionary): requests=1, bytes-in=…, bytes-out=…, pixels-in=…, pixels-out=…, cpu-micros=…',
   },
   'waggle-receipt': { type: 'string', description: 'The same, signed by the node: a JWS (RFC 7515, EdDSA).' },
   'waggle-repeat': { type: 'string', description: 'true: metered before under this idempotency key, and not again.' },
@@ -51,7 +61,12 @@ function parameterSchema(parameter: Parameter): TSchema {
   const { description } = parameter;
   switch (parameter.type) {
     case 'integer':
-      return Type.Integer({ minimum: parameter.minimum, maximum: parameter.maximum, description, ...defaultOf(parameter) });
+      return Type.Integer({
+        minimum: parameter.minimum,
+        maximum: parameter.maximum,
+        description,
+        ...defaultOf(parameter),
+      });
     case 'choice':
       return choice(parameter.choices, { description, default: parameter.default });
     case 'boolean':
@@ -61,13 +76,19 @@ function parameterSchema(parameter: Parameter): TSchema {
   }
 }
 
-const defaultOf = (parameter: { default?: unknown }): object => (parameter.default === undefined ? {} : { default: parameter.default });
+const defaultOf = (parameter: { default?: unknown }): object =>
+  parameter.default === undefined ? {} : { default: parameter.default };
 
 const resizeQuery = Type.Object(
   {
-    ...Object.fromEntries(Object.entries(RESIZE_PARAMETERS).map(([name, entry]) => [name, Type.Optional(parameterSchema(entry))])),
+    ...Object.fromEntries(
+      Object.entries(RESIZE_PARAMETERS).map(([name, entry]) => [name, Type.Optional(parameterSchema(entry))]),
+    ),
     preset: Type.Optional(
-      Type.String({ maxLength: 64, description: 'Name of a preset of the account; what the query says goes over what it says.' }),
+      Type.String({
+        maxLength: 64,
+        description: 'Name of a preset of the account; what the query says goes over what it says.',
+      }),
     ),
   },
   { additionalProperties: false },
@@ -84,12 +105,14 @@ const headers = Type.Object({
 });
 
 const BODY_TYPES = ['image/*', 'application/octet-stream', 'multipart/form-data'];
-const body = {
+const pictureBody = {
   description: 'The picture: JPEG, PNG, WebP, AVIF or GIF; as multipart, the only part and a file.',
   content: {
     'image/*': { schema: { type: 'string', format: 'binary' } },
     'application/octet-stream': { schema: { type: 'string', format: 'binary' } },
-    'multipart/form-data': { schema: { type: 'object', properties: { file: { type: 'string', format: 'binary' } }, required: ['file'] } },
+    'multipart/form-data': {
+      schema: { type: 'object', properties: { file: { type: 'string', format: 'binary' } }, required: ['file'] },
+    },
   },
 };
 
@@ -124,7 +147,7 @@ export function pictureRoutes(app: App, { node, metrics }: Deps, guards: Guards)
     tags: ['Customer'],
     security: [{ apiKey: [] }],
     headers,
-    body,
+    body: pictureBody,
   };
   const onRequest = guards.customer('resize');
 
@@ -156,7 +179,10 @@ export function pictureRoutes(app: App, { node, metrics }: Deps, guards: Guards)
         operationId: 'inspect',
         summary: 'Look at a picture without resizing it',
         querystring: Type.Object({}, { additionalProperties: false }),
-        response: responses({ 200: Type.Object(inspected, { description: 'What its header says.', headers: MEASURED }) }, ...WORK_CODES),
+        response: responses(
+          { 200: Type.Object(inspected, { description: 'What its header says.', headers: MEASURED }) },
+          ...WORK_CODES,
+        ),
       },
     },
     (request, reply) => serve('inspect', request, reply),
@@ -176,9 +202,16 @@ export function pictureRoutes(app: App, { node, metrics }: Deps, guards: Guards)
           {
             200: Type.Object(
               {
-                estimateMicros: Type.Integer({ description: 'Estimated CPU time in µs, right within a factor of two or so.' }),
+                estimateMicros: Type.Integer({
+                  description: 'Estimated CPU time in µs, right within a factor of two or so.',
+                }),
                 input: Type.Object(inspected),
-                output: Type.Object({ format: inspected.format, width: Type.Integer(), height: Type.Integer(), frames: Type.Integer() }),
+                output: Type.Object({
+                  format: inspected.format,
+                  width: Type.Integer(),
+                  height: Type.Integer(),
+                  frames: Type.Integer(),
+                }),
               },
               { description: 'The estimate.', headers: MEASURED },
             ),
@@ -202,7 +235,12 @@ export function pictureRoutes(app: App, { node, metrics }: Deps, guards: Guards)
   }
 
   /** Reads the body and hands the order in. What is refused on the way is metered like any other failure. */
-  async function carryOut(service: Service, request: FastifyRequest, reply: FastifyReply, upload: Upload): Promise<Outcome> {
+  async function carryOut(
+    service: Service,
+    request: FastifyRequest,
+    reply: FastifyReply,
+    upload: Upload,
+  ): Promise<Outcome> {
     const { customer, keyId } = customerOf(request);
     const order = {
       operation: service === 'resize' ? 'resize' : 'inspect',
@@ -229,7 +267,11 @@ export function pictureRoutes(app: App, { node, metrics }: Deps, guards: Guards)
   function planOf(request: FastifyRequest): ResizePlan {
     const { preset: named, ...params } = request.query as Record<string, string>;
     const preset = named === undefined ? {} : node.identity.preset(customerOf(request).customer, named);
-    if (preset === undefined) throw new WaggleError('REQUEST_INVALID', `Expected the name of a preset, received ${JSON.stringify(named)?.slice(0, 80)}`);
+    if (preset === undefined)
+      throw new WaggleError(
+        'REQUEST_INVALID',
+        `Expected the name of a preset, received ${JSON.stringify(named)?.slice(0, 80)}`,
+      );
     return parsePlan({ ...preset, ...params }, request.headers.accept);
   }
 
@@ -246,12 +288,18 @@ export function pictureRoutes(app: App, { node, metrics }: Deps, guards: Guards)
     if (service === 'resize') return sendPicture(result, request, reply);
     if (service === 'inspect') return reply.send(result.input);
     const plan = planOf(request);
-    return reply.send({ estimateMicros: estimateCpuMicros(plan, result.input), input: result.input, output: planPicture(plan, result.input) });
+    return reply.send({
+      estimateMicros: estimateCpuMicros(plan, result.input),
+      input: result.input,
+      output: planPicture(plan, result.input),
+    });
   }
 
   function sendPicture({ picture, output }: Result, request: FastifyRequest, reply: FastifyReply): FastifyReply {
     const { format, preset } = request.query as Record<string, string>;
-    const asked = format ?? (preset === undefined ? undefined : node.identity.preset(customerOf(request).customer, preset)?.['format']);
+    const asked =
+      format ??
+      (preset === undefined ? undefined : node.identity.preset(customerOf(request).customer, preset)?.['format']);
     if (asked === 'auto') reply.header('vary', 'accept');
     return reply
       .type(`image/${output.format}`)
@@ -265,17 +313,28 @@ export function pictureRoutes(app: App, { node, metrics }: Deps, guards: Guards)
 
 function idempotencyKeyOf({ headers: { 'idempotency-key': key } }: FastifyRequest): string | undefined {
   if (key === undefined || (typeof key === 'string' && /^[ -~]{1,255}$/.test(key))) return key;
-  throw new WaggleError('REQUEST_INVALID', 'Expected 1 to 255 printable ASCII characters for idempotency-key, received others');
+  throw new WaggleError(
+    'REQUEST_INVALID',
+    'Expected 1 to 255 printable ASCII characters for idempotency-key, received others',
+  );
 }
 
 /** How the picture is got out of a body, by its content type. Throws `IMAGE_UNSUPPORTED`, `REQUEST_INVALID`. */
-function pictureReader({ headers: { 'content-type': type, 'content-encoding': encoding } }: FastifyRequest): (bytes: Buffer) => Buffer {
+function pictureReader({
+  headers: { 'content-type': type, 'content-encoding': encoding },
+}: FastifyRequest): (bytes: Buffer) => Buffer {
   if (encoding !== undefined && encoding !== 'identity')
-    throw new WaggleError('REQUEST_INVALID', `Expected no content-encoding, received ${JSON.stringify(encoding.slice(0, 60))}`);
+    throw new WaggleError(
+      'REQUEST_INVALID',
+      `Expected no content-encoding, received ${JSON.stringify(encoding.slice(0, 60))}`,
+    );
   const media = type?.split(';', 1)[0]?.trim().toLowerCase() ?? 'application/octet-stream';
   if (media === 'multipart/form-data') return (bytes) => fileOf(type ?? '', bytes);
   if (media.startsWith('image/') || media === 'application/octet-stream') return (bytes) => bytes;
-  throw new WaggleError('IMAGE_UNSUPPORTED', `Expected one of ${BODY_TYPES.join(', ')} for content-type, received ${JSON.stringify(media.slice(0, 60))}`);
+  throw new WaggleError(
+    'IMAGE_UNSUPPORTED',
+    `Expected one of ${BODY_TYPES.join(', ')} for content-type, received ${JSON.stringify(media.slice(0, 60))}`,
+  );
 }
 
 /** Aborted when the connection closes before the response is out. */

@@ -31,13 +31,22 @@ const REST_BYTES_MAX = 64 * 1024;
 const LINGER_MS = 2_000;
 
 /** The body of a problem. `status` is that of the code unless said otherwise. */
-export function problemOf(code: ErrorCode, detail: string, requestId: string, status: number = ERRORS[code].status): Problem {
+export function problemOf(
+  code: ErrorCode,
+  detail: string,
+  requestId: string,
+  status: number = ERRORS[code].status,
+): Problem {
   const { title } = ERRORS[code];
   return { type: `/docs#${code}`, title, status, code, detail, instance: `urn:waggle:request:${requestId}` };
 }
 
 /** What Fastify and its body parsers say, in our codes. Undefined for what is no fault of the request. */
-function ofFastify(error: { readonly code?: unknown; readonly statusCode?: unknown; readonly message?: unknown }): WaggleError | undefined {
+function ofFastify(error: {
+  readonly code?: unknown;
+  readonly statusCode?: unknown;
+  readonly message?: unknown;
+}): WaggleError | undefined {
   const { code, statusCode, message } = error;
   if (code === 'FST_ERR_CTP_BODY_TOO_LARGE')
     return new WaggleError('BODY_TOO_LARGE', 'Expected a body within the limit of the route, received a larger one');
@@ -53,7 +62,8 @@ function ofFastify(error: { readonly code?: unknown; readonly statusCode?: unkno
 /** Answers with the problem that the error is; what is not known is logged with its stack and told nobody. */
 export function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const known = error instanceof WaggleError ? error : ofFastify(error as object);
-  if (known === undefined || known.code === 'INTERNAL') request.log.error({ requestId: request.id, err: error }, 'unexpected error');
+  if (known === undefined || known.code === 'INTERNAL')
+    request.log.error({ requestId: request.id, err: error }, 'unexpected error');
   const { code, message } = known ?? new WaggleError('INTERNAL');
   const { status } = ERRORS[code];
   request.problem = code;
@@ -65,7 +75,9 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
     .code(status)
     .header('cache-control', 'no-store')
     .type('application/problem+json')
-    .send(JSON.stringify(problemOf(code, code === 'INTERNAL' ? ERRORS.INTERNAL.title : message, request.id)));
+    .send(
+      Buffer.from(JSON.stringify(problemOf(code, code === 'INTERNAL' ? ERRORS.INTERNAL.title : message, request.id))),
+    );
 }
 
 /** Whether more of the body may be on its way than is worth reading. */

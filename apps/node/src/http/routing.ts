@@ -1,29 +1,18 @@
-import { WaggleError } from '@waggle/protocol/base';
+import { present, WaggleError } from '@waggle/protocol/base';
 import type { App } from './app.ts';
 
-/** Every route that a server has: its pattern, with its methods. */
-export class RouteTable {
-  readonly #methods = new Map<string, Set<string>>();
+/** Methods of routes by their pattern. */
+type Routes = ReadonlyMap<string, ReadonlySet<string>>;
 
-  /** Takes note of the routes that are added from now on. */
-  watch(app: App): void {
-    app.addHook('onRoute', ({ url, method }) => {
-      const methods = this.#methods.get(url) ?? new Set();
-      for (const each of typeof method === 'string' ? [method] : method) methods.add(each);
-      this.#methods.set(url, methods);
-    });
-  }
+const noted = new WeakMap<object, Routes>();
 
-  /** Patterns with their methods. */
-  get routes(): ReadonlyMap<string, ReadonlySet<string>> {
-    return this.#methods;
-  }
+/** The routes of a server, as `refuseUnknown` notes them. */
+export const routesOf = ({ server }: Pick<App, 'server'>): Routes => present(noted.get(server), 'the table of routes');
 
-  /** The methods that a path takes: none if there is nothing there. */
-  allowed(path: string): string[] {
-    const methods = [...this.#methods].flatMap(([pattern, each]) => (expressionOf(pattern).test(path) ? [...each] : []));
-    return [...new Set(methods)].sort();
-  }
+/** The methods that a path takes, in order: none if there is nothing there. */
+function allowedAt(routes: Routes, path: string): string[] {
+  const methods = [...routes].flatMap(([pattern, each]) => (expressionOf(pattern).test(path) ? [...each] : []));
+  return [...new Set(methods)].sort();
 }
 
 /** The paths that a pattern of Fastify's router stands for. */
@@ -35,13 +24,27 @@ function expressionOf(pattern: string): RegExp {
   return new RegExp(`^${text}$`);
 }
 
-/** Answers what no route takes: `METHOD_NOT_ALLOWED` with `allow` where another method is taken, else `NOT_FOUND`. */
-export function refuseUnknown(app: App, table: RouteTable): void {
+/**
+ * Notes the routes that are added from now on, and answers what none of them takes: `METHOD_NOT_ALLOWED` with `allow` where
+ * another method is taken, else `NOT_FOUND`.
+ */
+export function refuseUnknown(app: App): void {
+  const routes = new Map<string, Set<string>>();
+  noted.set(app.server, routes);
+  app.addHook('onRoute', ({ url, method }) => {
+    const methods = routes.get(url) ?? new Set();
+    for (const each of typeof method === 'string' ? [method] : method) methods.add(each);
+    routes.set(url, methods);
+  });
   app.setNotFoundHandler((request, reply) => {
     const path = request.url.split('?', 1)[0]!;
-    const allowed = table.allowed(path);
-    if (allowed.length === 0) throw new WaggleError('NOT_FOUND', `Expected a path of the API, received ${path.slice(0, 200)}`);
+    const allowed = allowedAt(routes, path);
+    if (allowed.length === 0)
+      throw new WaggleError('NOT_FOUND', `Expected a path of the API, received ${path.slice(0, 200)}`);
     reply.header('allow', allowed.join(', '));
-    throw new WaggleError('METHOD_NOT_ALLOWED', `Expected one of ${allowed.join(', ')} here, received ${request.method}`);
+    throw new WaggleError(
+      'METHOD_NOT_ALLOWED',
+      `Expected one of ${allowed.join(', ')} here, received ${request.method}`,
+    );
   });
 }

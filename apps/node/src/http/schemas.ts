@@ -40,10 +40,10 @@ const USAGE_TEXT: Record<(typeof DIMENSIONS)[number], string> = {
   pixelsOut: 'Pixels encoded, frames summed.',
   cpuMicros: 'CPU time in µs.',
 };
-export const UsageSchema = Type.Object(
-  Object.fromEntries(DIMENSIONS.map((name) => [name, whole(USAGE_TEXT[name])])),
-  { $id: 'Usage', description: 'What was counted, in whole numbers.' },
-);
+export const UsageSchema = Type.Object(Object.fromEntries(DIMENSIONS.map((name) => [name, whole(USAGE_TEXT[name])])), {
+  $id: 'Usage',
+  description: 'What was counted, in whole numbers.',
+});
 
 /** References into `components.schemas`. */
 export const usageRef = Type.Unsafe({ $ref: 'Usage#' });
@@ -94,10 +94,7 @@ export const limitsPatch = closed(
 
 const limitsInForce = Type.Object(
   Object.fromEntries(
-    Object.entries(LIMITS).map(([limit, entry]) => [
-      limit,
-      Type.Integer({ description: limitText(entry) }),
-    ]),
+    Object.entries(LIMITS).map(([limit, entry]) => [limit, Type.Integer({ description: limitText(entry) })]),
   ),
   { description: 'The limits in force.' },
 );
@@ -118,7 +115,11 @@ export const waitQuery = {
     choice(['all', 'majority'], { description: 'Answer when that many of the live members have the change.' }),
   ),
   timeoutMs: Type.Optional(
-    Type.Integer({ minimum: 0, maximum: 60_000, description: 'How long to wait for that at most, in ms; default 5000.' }),
+    Type.Integer({
+      minimum: 0,
+      maximum: 60_000,
+      description: 'How long to wait for that at most, in ms; default 5000.',
+    }),
   ),
 };
 
@@ -131,7 +132,10 @@ export const content = (description: string, ...types: readonly string[]): TSche
   Type.Unsafe({
     description,
     content: Object.fromEntries(
-      types.map((type) => [type, { schema: /text|json/.test(type) ? { type: 'string' } : { type: 'string', format: 'binary' } }]),
+      types.map((type) => [
+        type,
+        { schema: /text|json/.test(type) ? { type: 'string' } : { type: 'string', format: 'binary' } },
+      ]),
     ),
   });
 
@@ -154,7 +158,13 @@ export function responses(answers: Answers, ...codes: readonly ErrorCode[]): Rec
 }
 
 /** Codes that any route behind a credential may answer with. */
-export const AUTHENTICATION_CODES = ['KEY_MISSING', 'KEY_MALFORMED', 'KEY_UNKNOWN', 'KEY_REVOKED', 'ROLE_REQUIRED'] as const;
+export const AUTHENTICATION_CODES = [
+  'KEY_MISSING',
+  'KEY_MALFORMED',
+  'KEY_UNKNOWN',
+  'KEY_REVOKED',
+  'ROLE_REQUIRED',
+] as const;
 /** Those of API keys beside them. */
 export const CUSTOMER_CODES = [...AUTHENTICATION_CODES, 'CUSTOMER_SUSPENDED', 'CUSTOMER_DELETED'] as const;
 /** Codes that any change may answer with. */

@@ -18,7 +18,8 @@ export const sealed = ({ epoch, root }: SealedSummary, part: string, isPublic: b
 export function isUnchanged(request: FastifyRequest, reply: FastifyReply, { etag, isPublic }: Immutable): boolean {
   reply.header('etag', etag).header('cache-control', `${isPublic ? 'public' : 'private'}, max-age=31536000, immutable`);
   if (!isPublic) reply.header('vary', 'authorization');
-  const known = request.headers['if-none-match']?.split(',').some((tag) => tag.trim().replace(/^W\//, '') === etag) ?? false;
+  const known =
+    request.headers['if-none-match']?.split(',').some((tag) => tag.trim().replace(/^W\//, '') === etag) ?? false;
   if (known) reply.code(304);
   return known;
 }

@@ -4,7 +4,9 @@ import type { Config } from '../config.ts';
 import type { App } from './app.ts';
 
 function readVersion(): string {
-  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: unknown };
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    version: unknown;
+  };
   assert(typeof version === 'string', 'a package has a version');
   return version;
 }

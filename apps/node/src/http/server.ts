@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
-import fastify, { type FastifyBaseLogger, type FastifyReply, type FastifyRequest } from 'fastify';
+import fastify, { LogController, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import { WaggleError } from '@waggle/protocol/base';
 import type { Metrics } from '../metrics.ts';
@@ -19,7 +19,7 @@ import { healthRoutes } from './health.ts';
 import { logRoutes } from './log.ts';
 import { pictureRoutes } from './pictures.ts';
 import { problemOf, sendProblem } from './problem.ts';
-import { refuseUnknown, RouteTable } from './routing.ts';
+import { refuseUnknown } from './routing.ts';
 import { VERSION } from './self.ts';
 import { tokenRoutes } from './tokens.ts';
 import { compileValidator } from './validation.ts';
@@ -46,10 +46,10 @@ const newRequestId = (): string => randomBytes(16).toString('hex');
 /** Builds the HTTP server of a node, without listening: `listen` or `inject` come after. */
 export function buildServer(node: Node, { logger, metrics }: ServerDeps): App {
   const app = fastify({
-    loggerInstance: logger as FastifyBaseLogger,
+    loggerInstance: logger,
     // One line for each request says it all; a child logger for each would only cost.
     childLoggerFactory: (parent) => parent,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     genReqId: newRequestId,
     requestIdHeader: false,
     bodyLimit: JSON_BYTES_MAX,
@@ -67,16 +67,13 @@ export function buildServer(node: Node, { logger, metrics }: ServerDeps): App {
       refuseMalformed(node, error.code, socket);
     },
   }) as unknown as App;
-  const table = new RouteTable();
-  table.watch(app);
-  app.decorate('routeTable', table);
   app.decorateRequest('principal', null);
   app.decorateRequest('problem', null);
   app.setValidatorCompiler(compileValidator);
   // Responses go out as their routes made them: their schemas describe and take nothing away.
   app.setSerializerCompiler(() => JSON.stringify);
   app.setErrorHandler((error, request, reply) => sendProblem(error, request, reply));
-  refuseUnknown(app, table);
+  refuseUnknown(app);
   takeJson(app);
   // Whether to send the body at all is answered by the routes (RFC 9110 §10.1.1), not by Node before they are asked.
   app.server.on('checkContinue', (request, response) => app.routing(request, response));
@@ -145,15 +142,17 @@ function report(metrics: Metrics, request: FastifyRequest, reply: FastifyReply):
   const ms = reply.elapsedTime;
   metrics.answered({ method, route, status, code: code ?? '', ms });
   const level = QUIET.has(route) && status < 500 ? 'debug' : 'info';
-  if (!request.log[level] || (request.log as Logger).isLevelEnabled?.(level) === false) return;
   const customer = principal?.kind === 'customer' ? principal.customer : undefined;
   const token = principal?.kind === 'token' ? principal.id : undefined;
-  request.log[level]({ requestId: request.id, method, route, status, code, customer, token, ms: Math.round(ms * 100) / 100 }, 'request');
+  request.log[level](
+    { requestId: request.id, method, route, status, code, customer, token, ms: Math.round(ms * 100) / 100 },
+    'request',
+  );
 }
 
 /** Answers what is not HTTP, or came too slowly: there is no request that a route could answer. */
 function refuseMalformed(node: Node, code: string | undefined, socket: Socket): void {
-  if (!socket.writable || socket.bytesWritten > 0 && code === 'ECONNRESET') return void socket.destroy();
+  if (!socket.writable || code === 'ECONNRESET') return void socket.destroy();
   const [status, expected] =
     code === 'HPE_HEADER_OVERFLOW'
       ? [431, `headers of at most ${HEADERS_BYTES_MAX} bytes`]

@@ -17,10 +17,16 @@ export function parseTime(text: string, name: string): number {
 export const rfc3339 = (ms: number): string => new Date(ms).toISOString();
 
 /** `from` and `to` of a query, in Unix ms: by default the 24 hours before now. Throws `REQUEST_INVALID`. */
-export function rangeOf(query: { readonly from?: string; readonly to?: string }, nowMs: number): { fromMs: number; toMs: number } {
+export function rangeOf(
+  query: { readonly from?: string; readonly to?: string },
+  nowMs: number,
+): { fromMs: number; toMs: number } {
   const toMs = query.to === undefined ? nowMs + 1 : parseTime(query.to, 'to');
   const fromMs = query.from === undefined ? Math.max(0, toMs - 86_400_000) : parseTime(query.from, 'from');
   if (fromMs > toMs)
-    throw new WaggleError('REQUEST_INVALID', `Expected from before to, received ${rfc3339(fromMs)} and ${rfc3339(toMs)}`);
+    throw new WaggleError(
+      'REQUEST_INVALID',
+      `Expected from before to, received ${rfc3339(fromMs)} and ${rfc3339(toMs)}`,
+    );
   return { fromMs, toMs };
 }

@@ -4,7 +4,19 @@ import type { App, Deps } from './app.ts';
 import type { Guards } from './authenticate.ts';
 import { apply, change, VISIBLE } from './change.ts';
 import { sendLines } from './lines.ts';
-import { AUTHENTICATION_CODES, CHANGE_CODES, closed, content, keyId, name, responses, role, time, visibleAt, waitQuery } from './schemas.ts';
+import {
+  AUTHENTICATION_CODES,
+  CHANGE_CODES,
+  closed,
+  content,
+  keyId,
+  name,
+  responses,
+  role,
+  time,
+  visibleAt,
+  waitQuery,
+} from './schemas.ts';
 import { rfc3339 } from './time.ts';
 
 const tokenFields = { id: keyId, role, name, createdAt: time('When it was made.') };
@@ -27,7 +39,12 @@ export function tokenRoutes(app: App, { node }: Deps, guards: Guards): void {
         querystring: closed(waitQuery),
         body: closed({ role, name }),
         response: responses(
-          { 201: Type.Object({ ...tokenFields, token: Type.String({ description: 'wgt_<id>_<secret>' }), visibleAt }, { description: 'The token.' }) },
+          {
+            201: Type.Object(
+              { ...tokenFields, token: Type.String({ description: 'wgt_<id>_<secret>' }), visibleAt },
+              { description: 'The token.' },
+            ),
+          },
           ...AUTHENTICATION_CODES,
           ...CHANGE_CODES,
         ),
@@ -35,7 +52,9 @@ export function tokenRoutes(app: App, { node }: Deps, guards: Guards): void {
     },
     async (request, reply) => {
       const { role: given, name: called } = request.body;
-      const { id, token, createdAt } = await change(node, request, (context) => identity.createToken(context, { role: given, name: called }));
+      const { id, token, createdAt } = await change(node, request, (context) =>
+        identity.createToken(context, { role: given, name: called }),
+      );
       reply.code(201).header('cache-control', 'no-store');
       return { id, token, role: given, name: called, createdAt, visibleAt: VISIBLE };
     },
@@ -50,7 +69,12 @@ export function tokenRoutes(app: App, { node }: Deps, guards: Guards): void {
         operationId: 'listTokens',
         summary: 'Tokens, revoked ones too',
         response: responses(
-          { 200: Type.Object({ tokens: Type.Array(Type.Object({ ...tokenFields, revoked: Type.Boolean() })) }, { description: 'The tokens.' }) },
+          {
+            200: Type.Object(
+              { tokens: Type.Array(Type.Object({ ...tokenFields, revoked: Type.Boolean() })) },
+              { description: 'The tokens.' },
+            ),
+          },
           ...AUTHENTICATION_CODES,
         ),
       },
@@ -88,16 +112,29 @@ export function tokenRoutes(app: App, { node }: Deps, guards: Guards): void {
         summary: 'Who changed what and when, as JSON lines',
         description: 'Newest first. The id of the last line is `after` of the next page.',
         querystring: closed({
-          after: Type.Optional(Type.String({ pattern: '^[0-9a-f]{16}-[0-9A-Za-z]{8}$', description: 'Only entries older than the one with this id.' })),
+          after: Type.Optional(
+            Type.String({
+              pattern: '^[0-9a-f]{16}-[0-9A-Za-z]{8}$',
+              description: 'Only entries older than the one with this id.',
+            }),
+          ),
           limit: Type.Optional(Type.Integer({ minimum: 1, maximum: PAGE_MAX, description: `Default ${PAGE_MAX}.` })),
         }),
-        response: responses({ 200: content('One entry a line.', 'application/jsonl') }, ...AUTHENTICATION_CODES, 'REQUEST_INVALID'),
+        response: responses(
+          { 200: content('One entry a line.', 'application/jsonl') },
+          ...AUTHENTICATION_CODES,
+          'REQUEST_INVALID',
+        ),
       },
     },
     async (request, reply) => {
       const { after, limit = PAGE_MAX } = request.query;
       const entries = identity.audit({ after, limit });
-      return sendLines(reply, 'application/jsonl', entries.map(({ id, atMs, ...entry }) => `${JSON.stringify({ id, at: rfc3339(atMs), ...entry })}\n`));
+      return sendLines(
+        reply,
+        'application/jsonl',
+        entries.map(({ id, atMs, ...entry }) => `${JSON.stringify({ id, at: rfc3339(atMs), ...entry })}\n`),
+      );
     },
   );
 }

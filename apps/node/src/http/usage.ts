@@ -38,7 +38,11 @@ interface Sums {
  * A customer's usage by epoch, day or billing category: sealed, sealing and open told apart. Times are widened to whole epochs.
  * Throws `REQUEST_INVALID` for more than `EPOCHS_MAX` epochs.
  */
-export async function readUsage(node: Node, customer: CustomerId, { fromMs, toMs, group }: UsageQuery): Promise<object> {
+export async function readUsage(
+  node: Node,
+  customer: CustomerId,
+  { fromMs, toMs, group }: UsageQuery,
+): Promise<object> {
   const { genesis } = node.standing.cluster;
   const { first, last } = epochsOf(node, fromMs, toMs);
   const statements = await readStatements(node, customer, first, last + EPOCHS_MAX);
@@ -69,12 +73,20 @@ function epochsOf({ standing, driver }: Node, fromMs: number | null, toMs: numbe
   if (fromMs === null) return { first: Math.max(epochOf(toMs - 86_400_000), last - EPOCHS_MAX + 1), last };
   const first = Math.min(epochOf(fromMs), last + 1);
   if (last - first >= EPOCHS_MAX)
-    throw new WaggleError('REQUEST_INVALID', `Expected at most ${EPOCHS_MAX} epochs from from to to, received ${last - first + 1}`);
+    throw new WaggleError(
+      'REQUEST_INVALID',
+      `Expected at most ${EPOCHS_MAX} epochs from from to to, received ${last - first + 1}`,
+    );
   return { first, last };
 }
 
 /** The statements of a customer that were sealed in the epochs from first to last. */
-async function readStatements({ store }: Node, customer: CustomerId, first: Epoch, last: Epoch): Promise<StatementRow[]> {
+async function readStatements(
+  { store }: Node,
+  customer: CustomerId,
+  first: Epoch,
+  last: Epoch,
+): Promise<StatementRow[]> {
   const statements: StatementRow[] = [];
   for (let from = first; ;) {
     const page = await store.statementsOf(customer, from, last, STATEMENTS_PAGE_MAX);
@@ -93,7 +105,13 @@ export function statementUsage(bytes: Uint8Array): [sku: string, usage: Usage][]
 
 const sealedParts = (statements: readonly StatementRow[]): Part[] =>
   statements.flatMap(({ epoch, origin, bytes }) =>
-    statementUsage(bytes).map(([sku, usage]) => ({ epoch: origin, sku, usage, isSealed: true, isLate: epoch !== origin })),
+    statementUsage(bytes).map(([sku, usage]) => ({
+      epoch: origin,
+      sku,
+      usage,
+      isSealed: true,
+      isLate: epoch !== origin,
+    })),
   );
 
 function unsealedParts({ driver }: Node, customer: CustomerId, statements: readonly StatementRow[]): Part[] {
@@ -103,13 +121,20 @@ function unsealedParts({ driver }: Node, customer: CustomerId, statements: reado
     const isOnItsWay = epoch === driver.sealingEpoch - 1 && !sealed.has(`${epoch}/${epoch}`);
     const isLate = epoch < driver.sealingEpoch && !isOnItsWay;
     const skus = [...driver.unsealed.skus(epoch, customer)];
-    return skus.map((sku) => ({ epoch, sku, usage: driver.unsealed.usage(epoch, customer, sku), isSealed: false, isLate }));
+    return skus.map((sku) => ({
+      epoch,
+      sku,
+      usage: driver.unsealed.usage(epoch, customer, sku),
+      isSealed: false,
+      isLate,
+    }));
   });
 }
 
 function grouped(node: Node, group: Group, parts: readonly Part[], always: readonly Epoch[]): object {
   const { genesis } = node.standing.cluster;
-  if (group === 'sku') return { skus: [...sumBy(parts, ({ sku }) => sku)].sort(byKey).map(([sku, sums]) => ({ sku, ...sums })) };
+  if (group === 'sku')
+    return { skus: [...sumBy(parts, ({ sku }) => sku)].sort(byKey).map(([sku, sums]) => ({ sku, ...sums })) };
   if (group === 'day') {
     const dayOf = ({ epoch }: Part): string => rfc3339(epochBounds(genesis, epoch).startMs).slice(0, 10);
     return { days: [...sumBy(parts, dayOf)].sort(byKey).map(([day, sums]) => ({ day, ...sums })) };
@@ -122,7 +147,8 @@ function grouped(node: Node, group: Group, parts: readonly Part[], always: reado
     .sort(([a], [b]) => a - b)
     .map(([epoch, { usage, late }]) => {
       const { startMs, endMs } = epochBounds(genesis, epoch);
-      const state = epoch === openEpoch ? 'open' : epoch < sealingEpoch && !onTheirWay.has(epoch) ? 'sealed' : 'sealing';
+      const state =
+        epoch === openEpoch ? 'open' : epoch < sealingEpoch && !onTheirWay.has(epoch) ? 'sealed' : 'sealing';
       return { epoch, start: rfc3339(startMs), end: rfc3339(endMs), state, usage, late };
     });
   return { epochs };

@@ -52,7 +52,10 @@ type Failure = ReturnType<ReturnType<typeof Compile>['Errors']>[number];
 function explain(schema: Schema, part: string, value: unknown, failures: readonly Failure[]): string {
   // Of an unknown field, two errors are told; the one that names the others is more use.
   const failure = failures.find(({ keyword }) => keyword === 'additionalProperties') ?? failures[0];
-  const path = (failure?.instancePath ?? '').split('/').slice(1).map((step) => step.replaceAll('~1', '/').replaceAll('~0', '~'));
+  const path = (failure?.instancePath ?? '')
+    .split('/')
+    .slice(1)
+    .map((step) => step.replaceAll('~1', '/').replaceAll('~0', '~'));
   const { schema: at, value: received } = follow(schema, value, path);
   const where = path.length === 0 ? part : `${path.join('.')} in ${part}`;
   if (failure?.keyword === 'additionalProperties') {
@@ -76,7 +79,9 @@ function follow(schema: Schema, value: unknown, path: readonly string[]): { sche
   return { schema: at, value: received };
 }
 
-const quoted = (value: unknown): string => (value === undefined ? 'nothing' : JSON.stringify(value).slice(0, 80));
+/** No body is null in Fastify's words. */
+const quoted = (value: unknown): string =>
+  value === undefined || value === null ? 'nothing' : JSON.stringify(value).slice(0, 80);
 
 function expected(schema: Schema): string {
   const types = typeof schema.type === 'string' ? [schema.type] : (schema.type ?? []);

@@ -1,17 +1,19 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { BIN, PICTURE, Running, startNode, temporary, waggle } from './support.ts';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { BIN, here, PICTURE, Running, startNode, temporary, waggle } from './support.ts';
 
 const data = join(temporary(afterAll), 'data');
 let url: string;
+let end = async (): Promise<void> => {};
 beforeAll(async () => {
-  ({ url } = await startNode(data, ['--epoch-ms', '1000'], {}, afterAll));
+  ({ url } = await startNode(data, ['--epoch-ms', '1000'], {}, (step) => (end = step)));
 });
+afterAll(() => end());
 
 /** What a command prints; it must succeed. Settings are in the environment, as somebody might have them. */
 async function ask(...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await waggle(args, { env: { WAGGLE_URL: url, WAGGLE_DATA: data } });
+  const { code, stdout, stderr } = await here(args, { WAGGLE_URL: url, WAGGLE_DATA: data });
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   return stdout;
 }
@@ -19,7 +21,7 @@ const json = async <T>(...args: string[]): Promise<T> => JSON.parse(await ask(..
 
 /** The exit code and standard error of a command that fails. */
 async function fail(...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await waggle(args, { env: { WAGGLE_URL: url, WAGGLE_DATA: data } });
+  const { code, stdout, stderr } = await here(args, { WAGGLE_URL: url, WAGGLE_DATA: data });
   expect(stdout).toBe('');
   return `${code} ${stderr.trim()}`;
 }
@@ -71,7 +73,9 @@ describe('for operators', () => {
   });
 
   it('status shows a node that is ready', async () => {
-    expect(await ask('status')).toMatch(/^ready +yes$/m);
+    const status = await ask('status');
+    expect(status).toMatch(/^ready +yes$/m);
+    expect(status).toContain('0 of 1 running, 0 waiting');
     expect(await json('status')).toMatchObject({
       ready: true,
       cluster: { origin: expect.stringContaining('waggle.local') },
@@ -113,8 +117,8 @@ describe('for customers', () => {
 describe('epochs', () => {
   it('are watched as they are sealed, listed and shown', async () => {
     const watching = new Running(process.execPath, [BIN, 'epochs', '--watch', '--url', url]);
+    onTestFinished(() => void watching.child.kill());
     const [, epoch] = await watching.find(/^epoch (\d+) sealed: \d+ leaves, root \S+$/m);
-    watching.child.kill('SIGINT');
     expect(await ask('epochs')).toMatch(new RegExp(`^${epoch} .* sealed `, 'm'));
     expect(await ask('epoch', epoch!)).toMatch(new RegExp(`^epoch +${epoch}$`, 'm'));
     expect(await fail('epoch', '999999999')).toMatch(/^1 waggle: EPOCH_UNKNOWN: /);
@@ -123,16 +127,17 @@ describe('epochs', () => {
 
 describe('without a node', () => {
   it('says whom it asked', async () => {
-    // Port 1 (tcpmux) is nobody's.
-    expect(await fail('epochs', '--url', 'http://127.0.0.1:1')).toMatch(
-      /^1 waggle: Expected a node at http:\/\/127\.0\.0\.1:1, received ECONNREFUSED/,
+    // Port 2 (compressnet) is nobody's, and fetch may ask it.
+    expect(await fail('epochs', '--url', 'http://127.0.0.1:2')).toMatch(
+      /^1 waggle: Expected a node at http:\/\/127\.0\.0\.1:2, received ECONNREFUSED/,
     );
     expect(await fail('epochs', '--url', 'somewhere')).toMatch(/^2 waggle: Expected an http or https URL/);
   });
 
   it('shows the settings, secrets masked', async () => {
-    const { stdout } = await waggle(['config', '--json'], {
-      env: { WAGGLE_OPERATOR_TOKEN: 'correct-horse-battery', WAGGLE_WORKERS: '3' },
+    const { stdout } = await here(['config', '--json'], {
+      WAGGLE_OPERATOR_TOKEN: 'correct-horse-battery',
+      WAGGLE_WORKERS: '3',
     });
     expect(JSON.parse(stdout)).toMatchObject({
       operatorToken: { value: '********', source: 'variable WAGGLE_OPERATOR_TOKEN' },

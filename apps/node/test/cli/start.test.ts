@@ -48,12 +48,13 @@ describe('the first start', () => {
   it('takes an operator token that was brought, and writes it nowhere', async () => {
     const data = join(temporary(), 'data');
     const token = 'correct-horse-battery-staple';
-    const node = await startNode(data, [], { env: { WAGGLE_OPERATOR_TOKEN: token } });
+    const cwd = temporary();
+    const node = await startNode(data, [], { cwd, env: { WAGGLE_OPERATOR_TOKEN: token } });
     expect(node.stdout).toContain('the one that you brought');
     expect(node.stdout + node.stderr).not.toContain(token);
     expect(existsSync(join(data, 'operator.token'))).toBe(false);
     const commands = commandsOf(node).replace('<the operator token that you brought>', token);
-    expect(await paste(commands, temporary())).toContain('Usage of demo');
+    expect(await paste(commands, cwd)).toContain('Usage of demo');
   });
 });
 

@@ -4,7 +4,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { onTestFinished } from 'vitest';
+import { onTestFinished, vi } from 'vitest';
+import { run } from '../../src/cli/index.ts';
 
 /** The folder of the repository. */
 export const ROOT = fileURLToPath(new URL('../../../../', import.meta.url));
@@ -14,10 +15,13 @@ export const PICTURE = join(ROOT, 'docs/assets/meadow.jpg');
 /** The environment without any setting that the machine may have. */
 const CLEAN = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('WAGGLE_')));
 
+/** Takes what is to be done when the test is over; else `onTestFinished` does. */
+type CleanUp = (step: () => Promise<void>) => void;
+
 /** An empty folder that is removed when the test, or the file if none is running, is over. */
-export function temporary(cleanUp: (remove: () => void) => void = onTestFinished): string {
+export function temporary(cleanUp: CleanUp = onTestFinished): string {
   const folder = mkdtempSync(join(tmpdir(), 'waggle-cli-'));
-  cleanUp(() => rmSync(folder, { recursive: true, force: true }));
+  cleanUp(async () => rmSync(folder, { recursive: true, force: true }));
   return folder;
 }
 
@@ -60,11 +64,36 @@ export class Running {
   }
 }
 
-/** Runs a command of `waggle` to its end. */
-export async function waggle(
-  args: readonly string[],
-  options: Options = {},
-): Promise<{ code: number | null; stdout: string; stderr: string }> {
+export interface Ended {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs a command of `waggle` in this process, which takes a tenth of the time; one at a time. */
+export async function here(args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Ended> {
+  const written = { stdout: '', stderr: '' };
+  const spies = (['stdout', 'stderr'] as const).map((stream) =>
+    vi.spyOn(process[stream], 'write').mockImplementation((chunk) => {
+      written[stream] += typeof chunk === 'string' ? chunk : new TextDecoder().decode(chunk);
+      return true;
+    }),
+  );
+  const exitCode = process.exitCode;
+  process.exitCode = 0;
+  for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
+  try {
+    await run(args);
+    return { code: process.exitCode, ...written };
+  } finally {
+    vi.unstubAllEnvs();
+    process.exitCode = exitCode;
+    for (const spy of spies) spy.mockRestore();
+  }
+}
+
+/** Runs a command of `waggle` to its end, as people do. */
+export async function waggle(args: readonly string[], options: Options = {}): Promise<Ended> {
   const running = new Running(process.execPath, [BIN, ...args], options);
   const code = await running.exit();
   return { code, stdout: running.stdout, stderr: running.stderr };
@@ -75,11 +104,14 @@ export async function startNode(
   data: string,
   flags: readonly string[] = [],
   options: Options = {},
-  cleanUp: (kill: () => unknown) => void = onTestFinished,
+  cleanUp: CleanUp = onTestFinished,
 ): Promise<Running & { readonly url: string }> {
   const args = ['start', '--http', '127.0.0.1:0', '--data', data, '--workers', '1', ...flags];
   const node = new Running(process.execPath, [BIN, ...args], options);
-  cleanUp(() => node.child.kill('SIGKILL') && node.exit());
+  cleanUp(async () => {
+    node.child.kill('SIGKILL');
+    await node.exit();
+  });
   const [, url] = await node.find(/^Waggle is ready at (\S+)$/m);
   await node.find(/Ctrl-C stops the node\.\n/);
   return Object.assign(node, { url: url! });

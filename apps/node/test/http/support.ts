@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
@@ -19,12 +19,17 @@ export interface TestNode {
   readonly logged: readonly Record<string, unknown>[];
   /** As the operator. */
   readonly operator: Caller;
-  as(credential: string): Caller;
+  readonly as: (credential: string) => Caller;
   close(): Promise<void>;
 }
 
 /** Sends requests with one credential. */
-export type Caller = (method: InjectOptions['method'], url: string, payload?: unknown, headers?: Record<string, string>) => Promise<LightMyRequestResponse>;
+export type Caller = (
+  method: InjectOptions['method'],
+  url: string,
+  payload?: unknown,
+  headers?: Record<string, string>,
+) => Promise<LightMyRequestResponse>;
 
 export async function openTestNode(overrides: Partial<Config> = {}): Promise<TestNode> {
   const data = mkdtempSync(join(tmpdir(), 'waggle-http-'));
@@ -91,14 +96,21 @@ export async function openTestNode(overrides: Partial<Config> = {}): Promise<Tes
 }
 
 /** A new customer with a key that may do everything. */
-export async function customerOf({ operator, as }: TestNode, id: string, limits: Record<string, number> = {}): Promise<Caller> {
+export async function customerOf(
+  { operator, as }: TestNode,
+  id: string,
+  limits: Record<string, number> = {},
+): Promise<Caller> {
   await operator('PUT', `/v1/customers/${id}`, { name: id, limits });
   const issued = await operator('POST', `/v1/customers/${id}/keys`, {});
   return as(issued.json<{ key: string }>().key);
 }
 
 /** 4 × 3 pixels in red: the smallest PNG that still can be made smaller. */
-export const PNG = readFileSync(new URL('./red-4x3.png', import.meta.url));
+export const PNG = Buffer.from(
+  'iVBORw0KGgoAAAANSUhEUgAAAAQAAAADCAIAAAA7ljmRAAAACXBIWXMAAAPoAAAD6AG1e1JrAAAAEUlEQVQImWP4z8AARwgWOgcA9TEL9UV+YsgAAAAASUVORK5CYII=',
+  'base64',
+);
 
 /** Waits until a condition holds, looking again whenever there is something else to do. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {

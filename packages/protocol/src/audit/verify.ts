@@ -72,6 +72,8 @@ export interface EpochReport {
   /** Statements that come from earlier epochs. */
   readonly late: number;
   readonly totals: Totals;
+  /** Members of the epoch's roster: a majority of them must cosign. */
+  readonly roster: number;
   /** Replicas whose cosignature is on the checkpoint, first 8 digits. */
   readonly cosigners: readonly string[];
 }
@@ -149,7 +151,7 @@ export function verifyBundle(
     );
   return {
     verified: { cluster, chain: outcome.next, frontier, fromGenesis: after?.fromGenesis ?? chain.epoch === 0 },
-    report: reportOf(chain.epoch, outcome, slotList.length, frontier.size, root, cosigners),
+    report: reportOf(chain, outcome, slotList.length, frontier.size, root, cosigners),
   };
 }
 
@@ -332,7 +334,7 @@ function readCheckpoint(
 }
 
 function reportOf(
-  epoch: Epoch,
+  { epoch, roster }: ChainState,
   outcome: Outcome,
   slots: number,
   treeSize: number,
@@ -343,7 +345,17 @@ function reportOf(
   const usages = outcome.statements.map(({ text }) => (JSON.parse(text) as Pick<Statement, 'usage'>).usage);
   const totals = totalsOf(usages.flatMap((usage) => Object.values(usage)));
   const late = outcome.statements.filter((statement) => statement.epoch !== epoch).length;
-  return { epoch, treeSize, root, slots, statements: outcome.statements.length, late, totals, cosigners };
+  return {
+    epoch,
+    treeSize,
+    root,
+    slots,
+    statements: outcome.statements.length,
+    late,
+    totals,
+    roster: roster.length,
+    cosigners,
+  };
 }
 
 /** What was found of one good statement. */

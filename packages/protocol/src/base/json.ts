@@ -29,6 +29,17 @@ export function parseJcs(bytes: Uint8Array, what: string): Json {
       cause,
     });
   }
-  if (jcs(value) !== text) throw new WaggleError('DECODE_FAILED', `Expected the canonical form (RFC 8785) of ${what}`);
+  if (canonicalText(value) !== text)
+    throw new WaggleError('DECODE_FAILED', `Expected the canonical form (RFC 8785) of ${what}`);
   return value;
+}
+
+/** The JCS text of JSON from outside; undefined if it is nested deeper than the stack. */
+function canonicalText(value: Json): string | undefined {
+  try {
+    return jcs(value);
+  } catch (error) {
+    if (error instanceof RangeError) return undefined;
+    throw error;
+  }
 }

@@ -14,7 +14,7 @@ import {
 } from './wire-delta.ts';
 
 /** Rows of one delta. Columns of equal values take no bytes per row, so the bytes alone do not bound the rows. */
-export const USAGE_ROWS_MAX = MESSAGE_BYTES_MAX / 16;
+const USAGE_ROWS_MAX = MESSAGE_BYTES_MAX / 16;
 /** Billing categories there may ever be. */
 const SKUS_MAX = 64;
 const SKU = /^[a-z][a-z0-9._-]{0,31}$/;
@@ -45,9 +45,9 @@ export function usageRowSizer(): (row: UsageRow) => number {
 }
 
 /**
- * `head ‖ run ‖ span ‖ count ‖ versions ‖ epoch of the first ‖ epochs ‖ customers ‖ SKUs ‖ counts`, by columns: versions as
+ * `head ‖ run ‖ span ‖ count ‖ versions ‖ lowest epoch ‖ epochs ‖ customers ‖ SKUs ‖ counts`, by columns: versions as
  * differences less one; epochs as differences to the lowest; customers and SKUs as dictionaries in order of first appearance,
- * then indexes; one column per dimension. Every text is byte for byte the only one of its delta.
+ * then indexes; one column per dimension. A delta has exactly one encoding.
  * Throws `DECODE_FAILED` for a delta above the bounds.
  */
 export function encodeUsageDelta(delta: UsageDelta): Uint8Array<ArrayBuffer> {

@@ -386,7 +386,7 @@ function checkHeader(
   crypto: Crypto,
 ): void {
   const slotList = encodeSlotList(value.slotList);
-  const expect = (what: string, expected: unknown, received: unknown): void => {
+  const expect = (what: string, expected: string | number | null, received: string | number | null): void => {
     if (expected !== received)
       throw new WaggleError(
         'HEADER_MISMATCH',

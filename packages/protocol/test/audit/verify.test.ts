@@ -87,7 +87,9 @@ describe('bundles', () => {
 
   it('are the same figures, header and root at every member', async () => {
     const published = await Promise.all(threeCluster.nodes.map((node) => publish(threeCluster, node)));
-    const all = published.map(({ bundles }) => verifyAll(bundles).reports.map(({ cosigners: _, ...report }) => report));
+    const all = published.map(({ bundles }) =>
+      verifyAll(bundles).reports.map((report) => ({ ...report, cosigners: report.cosigners.length })),
+    );
     for (const reports of all) expect(reports).toEqual(all[0]);
     for (const { bundles } of published)
       for (const [i, files] of bundles.entries())
@@ -114,7 +116,7 @@ describe('bundles', () => {
     const entries = parseSlotList(present(alone.bundles[0]!.get(BUNDLE_FILES.slotList), 'slot list'));
     const closed = before.chain.closed;
     expect([...present(closed, 'closed')]).toEqual([[`${entries[1]!.replica}/${entries[1]!.run}`, [[0, 1]]]]);
-    const entry = parseSlotList(present(bundle.get(BUNDLE_FILES.slotList), 'slot list')).find((it) => it.closed)!;
+    const entry = parseSlotList(present(bundle.get(BUNDLE_FILES.slotList), 'slot list')).find((slot) => slot.closed)!;
     const again: Verified = {
       ...before,
       chain: { ...before.chain, closed: new Map([[`${entry.replica}/${entry.run}` as never, [[0, 2]]]]) },
@@ -284,16 +286,16 @@ describe('a checkpoint', () => {
   it('needs the cosignatures of a majority, and one of the log', () => {
     expect(note.signatures).toHaveLength(4);
     expect(code(note.signatures)).toBe('none');
-    const [first] = note.signatures.filter(isCosigner);
+    const first = note.signatures.find(isCosigner);
     expect(code(note.signatures.filter((line) => line !== first))).toBe('QUORUM_MISSING');
     expect(code(note.signatures.filter((line) => !isCosigner(line)))).toBe('QUORUM_MISSING');
     expect(code(note.signatures.filter(isCosigner))).toBe('CHECKPOINT_INVALID');
   });
 
   it('takes nobody twice, and nobody from outside', () => {
-    const cosigners = note.signatures.filter(isCosigner);
-    const [log] = note.signatures.filter((line) => !isCosigner(line));
-    expect(code([log!, cosigners[0]!, cosigners[0]!])).toBe('CHECKPOINT_INVALID');
+    const cosigner = note.signatures.find(isCosigner)!;
+    const log = note.signatures.find((line) => !isCosigner(line));
+    expect(code([log!, cosigner, cosigner])).toBe('CHECKPOINT_INVALID');
     expect(
       code([...note.signatures, { name: 'stranger.example', keyId: '00000000', payload: new Uint8Array(64) }]),
     ).toBe('CHECKPOINT_INVALID');

@@ -9,7 +9,7 @@ const reordered = (value: Json): Json =>
     ? Object.fromEntries(
         Object.entries(value)
           .reverse()
-          .map(([key, each]) => [key, reordered(each as Json)]),
+          .map(([key, each]) => [key, reordered(each)]),
       )
     : value;
 
@@ -19,7 +19,7 @@ describe('the canonical form of JSON (RFC 8785)', () => {
     const value = { '\u20ac': 1, '\r': 2, '\ufb33': 3, 1: 4, '\u{1f600}': 5, '\u0080': 6, '\u00f6': 7 };
     expect(jcs(value)).toBe('{"\\r":2,"1":4,"\u0080":6,"\u00f6":7,"\u20ac":1,"\u{1f600}":5,"\ufb33":3}');
     const numbers = {
-      numbers: [333333333.33333329, 1e30, 4.5, 2e-3, 0.000000000000000000000000001],
+      numbers: [JSON.parse('333333333.33333329') as number, 1e30, 4.5, 2e-3, 0.000000000000000000000000001],
       string: '\u20ac$\u000f\u000aA\'\u0042\u0022\u005c\\"/',
       literals: [null, true, false],
     };
@@ -63,5 +63,10 @@ describe('the canonical form of JSON (RFC 8785)', () => {
         }
       }),
     );
+  });
+
+  it('refuses nesting that no stack holds', () => {
+    const deep = utf8('['.repeat(30_000) + ']'.repeat(30_000));
+    expect(() => parseJcs(deep, 'it')).toThrow(DECODE_FAILED);
   });
 });

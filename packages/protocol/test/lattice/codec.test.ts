@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { base64, utf8, type Run } from '../../src/base/index.ts';
+import { base64, utf8 } from '../../src/base/index.ts';
 import {
   CONTROL_KEY_BYTES_MAX,
   CONTROL_VALUE_BYTES_MAX,
@@ -77,7 +77,7 @@ const usageDelta: fc.Arbitrary<UsageDelta> = fc
   )
   .map(([replica, run, bounds, items]) => {
     const rows = versioned(items).map((row) => usageRow(row.version, row.epoch, row.customer, row.sku, row.usage));
-    return { writer: writerId(replica, run as Run), ...around(bounds, rows) };
+    return { writer: writerId(replica, run), ...around(bounds, rows) };
   });
 
 const codecs = [
@@ -97,7 +97,11 @@ const codecs = [
 
 describe.each(codecs)('the $name codec', ({ delta, encode, decode }) => {
   it('gives back what went in', () => {
-    fc.assert(fc.property(delta, (value) => void expect(decode(encode(value as never))).toEqual(value)));
+    fc.assert(
+      fc.property(delta, (value) => {
+        expect(decode(encode(value as never))).toEqual(value);
+      }),
+    );
   });
 
   it('refuses arbitrary bytes, with DECODE_FAILED and nothing else', () => {
@@ -268,11 +272,12 @@ describe('the usage codec with many rows', () => {
     const message = (parts: { count?: number; versions?: number[]; epochs?: number[]; customers?: number[] }) =>
       Uint8Array.from([
         ...head,
-        ...[parts.count ?? 2],
+        parts.count ?? 2,
         ...(parts.versions ?? same),
         ...(parts.epochs ?? [5, ...same]),
         ...(parts.customers ?? [...names('a', 'b'), 0, 0, 1]),
-        ...[...names('inspect'), ...same],
+        ...names('inspect'),
+        ...same,
         ...DIMENSIONS.flatMap(() => same),
       ]);
     const good = { writer, from: 0, to: 2, end: 2, registers: [row(1, 5, 'a'), row(2, 5, 'b')] };

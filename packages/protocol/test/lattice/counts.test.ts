@@ -42,7 +42,11 @@ describe('usage', () => {
   });
 
   it('parses exactly its dimensions', () => {
-    fc.assert(fc.property(usage, (a) => void expect(parseUsage(JSON.parse(JSON.stringify(a)))).toEqual(a)));
+    fc.assert(
+      fc.property(usage, (a) => {
+        expect(parseUsage(JSON.parse(JSON.stringify(a)))).toEqual(a);
+      }),
+    );
     for (const dimension of DIMENSIONS) {
       const { [dimension]: _, ...rest } = ZERO_USAGE;
       for (const bad of [rest, { ...rest, other: 0 }, { ...rest, [dimension]: -1 }, { ...rest, [dimension]: '1' }])

@@ -44,7 +44,7 @@ describe('the writer of usage', () => {
     for (const bad of [
       '',
       '/',
-      `${replica}`,
+      replica,
       `${replica}/`,
       `${replica}/0`,
       `${replica}/01`,

@@ -52,8 +52,8 @@ describe('a ballot register', () => {
 
   it('comes back as it went', () => {
     fc.assert(
-      fc.property(state, (it) => {
-        expect(parseBallotState(ballotStateJson(it))).toEqual(it);
+      fc.property(state, (register) => {
+        expect(parseBallotState(ballotStateJson(register))).toEqual(register);
       }),
     );
   });

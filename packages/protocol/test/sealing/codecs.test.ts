@@ -71,7 +71,7 @@ const close: fc.Arbitrary<Close> = fc.record({
 
 const header: fc.Arbitrary<Header> = fc.record({
   format: fc.integer({ min: 1, max: 9 }),
-  cluster: digest.map((it) => it as string as ClusterId),
+  cluster: digest.map((id) => id as string as ClusterId),
   epoch: whole,
   previous: fc.option(digest),
   slots: fc.record({ digest, count: whole }),
@@ -85,7 +85,7 @@ const inOrder = <T extends Report>(items: T[]): T[] =>
     (a, b) => a.epoch - b.epoch || (a.replica < b.replica ? -1 : a.replica > b.replica ? 1 : 0) || a.run - b.run,
   );
 const slotId = { replica: fc.constantFrom('0', '1').map((d) => d.repeat(32) as ReplicaId), run: run, epoch: whole };
-const nameOf = (it: Report): string => `${it.replica} ${it.run} ${it.epoch}`;
+const nameOf = (report: Report): string => `${report.replica} ${report.run} ${report.epoch}`;
 const reports: fc.Arbitrary<Report[]> = fc
   .uniqueArray(fc.record({ ...slotId, digest, closed: fc.boolean() }), { selector: nameOf, maxLength: 5 })
   .map(inOrder);
@@ -100,14 +100,14 @@ const slotList: fc.Arbitrary<SlotEntry[]> = fc
 function describeForm<T>(
   name: string,
   arbitrary: fc.Arbitrary<T>,
-  encode: (it: T) => Uint8Array,
+  encode: (thing: T) => Uint8Array,
   parse: (bytes: Uint8Array) => T,
 ): void {
-  describe(name, () => {
+  describe(`the form of ${name}`, () => {
     it('comes back as it went', () => {
       fc.assert(
-        fc.property(arbitrary, (it) => {
-          expect(parse(encode(it))).toEqual(it);
+        fc.property(arbitrary, (thing) => {
+          expect(parse(encode(thing))).toEqual(thing);
         }),
       );
     });
@@ -117,12 +117,14 @@ function describeForm<T>(
         fc.uint8Array(),
         fc.json().map(utf8),
         fc.jsonValue().map((value) => utf8(`${jcs(value as Json)}\n`)),
-        arbitrary.chain((it) => byteMutations(concat(encode(it), new Uint8Array(encode(it).length === 0 ? 1 : 0)))),
+        arbitrary.chain((thing) =>
+          byteMutations(concat(encode(thing), new Uint8Array(encode(thing).length === 0 ? 1 : 0))),
+        ),
       );
       fc.assert(
         fc.property(hostile, (bytes) => {
-          const it = valueOr(['DECODE_FAILED'], () => parse(bytes));
-          if (it !== undefined) expect(equalBytes(encode(it), bytes)).toBe(true);
+          const thing = valueOr(['DECODE_FAILED'], () => parse(bytes));
+          if (thing !== undefined) expect(equalBytes(encode(thing), bytes)).toBe(true);
         }),
         { numRuns: 300 },
       );
@@ -130,12 +132,12 @@ function describeForm<T>(
   });
 }
 
-describeForm('a genesis', genesis, (it) => utf8(encodeGenesis(it)), parseGenesis);
+describeForm('a genesis', genesis, (thing) => utf8(encodeGenesis(thing)), parseGenesis);
 describeForm('a roster', roster, encodeRoster, parseRoster);
 describeForm(
   'a close',
   close,
-  (it) => utf8(jcs(closeJson(it))),
+  (thing) => utf8(jcs(closeJson(thing))),
   (bytes) => {
     const text = new TextDecoder().decode(bytes);
     const value = ((): Json => {
@@ -145,9 +147,9 @@ describeForm(
         return null;
       }
     })();
-    const it = parseClose(value);
+    const thing = parseClose(value);
     // A register's value need not be canonical; what it says must be.
-    return jcs(closeJson(it)) === text ? it : parseClose(null);
+    return jcs(closeJson(thing)) === text ? thing : parseClose(null);
   },
 );
 describeForm('a header', header, encodeHeader, parseHeader);

@@ -110,7 +110,7 @@ export class Node {
       edge: disk.edge,
       firstEpoch: disk.chain.epoch,
     });
-    for (const [key, { value }] of [...disk.control])
+    for (const [key, { value }] of disk.control)
       this.effects.push(...this.sealing.handle({ type: 'register', replica: this.replica, key, value }, nowMs));
     this.#cluster.introduce(this);
   }
@@ -219,8 +219,7 @@ export class TestCluster {
   constructor({ members, seed = 1, absent = [] }: TestClusterOptions) {
     this.random = seededRandom(seed);
     this.#absent = new Set(absent);
-    const entries = Array.from({ length: members }, (_, index) => ({
-      index,
+    const roster = Array.from({ length: members }, (_, index) => ({
       replica: replicaOf(index),
       transportKey: keyOf(testSigner(`transport ${index}`)),
       logKey: keyOf(logSigner(index)),
@@ -233,7 +232,7 @@ export class TestCluster {
       startMs: START_MS,
       epochMs: EPOCH_MS,
       sealGraceMs: 1_000,
-      roster: entries.map(({ index: _, ...entry }) => entry),
+      roster,
     };
     this.cluster = clusterOf(genesis, nodeCrypto);
     for (let index = 0; index < members; index++) this.nodes.push(new Node(this, index, replicaOf(index)));

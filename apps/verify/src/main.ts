@@ -1,0 +1,130 @@
+import { verifyStatement } from '@waggle/protocol/audit';
+import { Command, CommanderError } from 'commander';
+import { checkSource, explain, parseCluster } from './check.ts';
+import { openFiles, readWhole } from './files.ts';
+import { nodeCrypto } from './node-crypto.ts';
+import { humanOutput, jsonOutput, type Output } from './output.ts';
+import { UnusableError, type Source } from './source.ts';
+import { readState, writeState } from './state.ts';
+import { openUrl } from './url.ts';
+
+interface Options {
+  readonly genesis?: string;
+  readonly state?: string;
+  readonly statement?: string;
+  readonly proof?: string;
+  readonly token?: string;
+  readonly json?: boolean;
+}
+
+/** Bytes of a genesis, a statement or a proof file at most. */
+const SMALL_BYTES_MAX = 4_194_304;
+
+const HELP = `
+Exit codes: 0 all that was checked is good; 1 something is wrong, and is named; 2 the arguments cannot be used.
+
+Examples:
+  waggle-verify https://waggle.example --token wgt_... --state ./waggle-state
+  waggle-verify epoch-17.tar --genesis genesis.json
+  waggle-verify --statement shop.json --proof shop.tlog-proof --genesis genesis.json`;
+
+/**
+ * The command line: `waggle-verify <url | directory | .tar>`. Gives the exit code: 0 all good, 1 something is wrong, 2 the
+ * arguments cannot be used. Writes to standard output and standard error only.
+ */
+export async function run(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): Promise<number> {
+  const out = (line: string): void => void process.stdout.write(`${line}\n`);
+  const err = (line: string): void => void process.stderr.write(`${line}\n`);
+  const command = new Command('waggle-verify')
+    .description('Checks sealed epochs of Waggle, or one statement, without trusting who sent them.')
+    .argument('[source]', 'the URL of a node, a directory of bundles, or one .tar')
+    .option('--genesis <FILE>', 'the genesis that you trust')
+    .option('--state <DIR>', 'go on from what an earlier run verified, and keep what this one does')
+    .option('--statement <FILE>', 'check this statement (with --proof and --genesis, without a source)')
+    .option('--proof <FILE>', 'the .tlog-proof of the statement')
+    .option(
+      '--token <TOKEN>',
+      'token of an auditor for a URL (or WAGGLE_TOKEN, which does not show in the list of processes)',
+    )
+    .option('--json', 'print JSON lines')
+    .addHelpText('after', HELP)
+    .exitOverride()
+    .configureOutput({ writeOut: (text) => out(text.trimEnd()), writeErr: (text) => err(text.trimEnd()) });
+  try {
+    command.parse([...argv], { from: 'user' });
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    throw error;
+  }
+  const options = command.opts<Options>();
+  const output = options.json === true ? jsonOutput(out) : humanOutput(out, err);
+  try {
+    const [source] = command.args;
+    const isGood =
+      options.statement === undefined && options.proof === undefined
+        ? await checkEpochs(source, { ...options, token: options.token ?? env['WAGGLE_TOKEN'] }, output)
+        : await checkStatement(source, options, output);
+    return isGood ? 0 : 1;
+  } catch (error) {
+    if (!(error instanceof UnusableError)) throw error;
+    output.failed(error.message);
+    return 2;
+  }
+}
+
+type EpochOptions = Omit<Options, 'token'> & { readonly token: string | undefined };
+
+async function checkEpochs(name: string | undefined, options: EpochOptions, output: Output): Promise<boolean> {
+  if (name === undefined)
+    throw new UnusableError('Expected the URL of a node, a directory or a .tar file, received nothing');
+  const pinned = options.genesis === undefined ? null : await readCluster(options.genesis);
+  const state = options.state === undefined ? null : await readState(options.state);
+  if (pinned !== null && state !== null && pinned.id !== state.cluster.id)
+    throw new UnusableError(`Expected a state of cluster ${pinned.id}, received one of cluster ${state.cluster.id}`);
+  const source = await openSource(name, options.token);
+  const outcome = await checkSource(source, name, (pinned ?? state?.cluster)?.id ?? null, state, output.epoch);
+  // What was good before the first thing that is not need not be checked again.
+  if (options.state !== undefined && outcome.state !== null && outcome.state !== state)
+    await writeState(options.state, outcome.state);
+  output.end(outcome, pinned !== null ? 'genesis' : state !== null ? 'state' : null, options.state !== undefined);
+  return outcome.finding === null;
+}
+
+function openSource(name: string, token: string | undefined): Promise<Source> {
+  if (!/^[a-z]+:\/\//i.test(name)) return openFiles(name);
+  if (!URL.canParse(name) || !/^https?:\/\//i.test(name))
+    throw new UnusableError(`Expected a URL with http or https, received ${name}`);
+  return openUrl(new URL(name), token);
+}
+
+async function checkStatement(name: string | undefined, options: Options, output: Output): Promise<boolean> {
+  const { statement, proof, genesis } = options;
+  if (statement === undefined || proof === undefined || genesis === undefined || name !== undefined)
+    throw new UnusableError('Expected --statement, --proof and --genesis together, and no source with them');
+  const cluster = await readCluster(genesis);
+  const [text, path] = [await readSmall(statement), await readSmall(proof)];
+  try {
+    output.statement(verifyStatement(text, path, cluster, cluster.genesis.roster, nodeCrypto), cluster);
+    return true;
+  } catch (error) {
+    output.failed({ error: explain(error), epoch: null, where: `${statement} with ${proof}` });
+    return false;
+  }
+}
+
+/** Reads a file that the arguments name. */
+const readSmall = (path: string): Promise<Uint8Array> =>
+  readWhole(path, SMALL_BYTES_MAX).catch((cause: unknown) => {
+    throw new UnusableError(`Expected a file, received ${path}: ${(cause as Error).message}`, { cause });
+  });
+
+async function readCluster(path: string): Promise<ReturnType<typeof parseCluster>> {
+  const bytes = await readSmall(path);
+  try {
+    return parseCluster(bytes);
+  } catch (cause) {
+    throw new UnusableError(`Expected a genesis as a node shows it, received ${path}: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+}
