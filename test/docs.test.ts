@@ -116,7 +116,7 @@ describe('tables', () => {
       parameter.description,
     ]);
     const names = new Set(expected.map(([name]) => name));
-    const rows = rowsOf(section(page('API.md'), 'Pictures')).filter(([name]) => names.has(name!));
+    const rows = rowsOf(section(page('API.md'), 'Pictures')).filter(([name]) => names.has(name));
     expect(rows).toEqual(expected);
   });
 

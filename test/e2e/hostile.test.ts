@@ -208,11 +208,18 @@ describe('input that is not nice', () => {
     });
     expect(answer).toMatch(/^HTTP\/1\.1 413 /);
     expect(answer).toContain('BODY_TOO_LARGE');
+    let sent = 0;
     const chunked = await fetch(`${node.url}/v1/resize?width=10`, {
       method: 'POST',
       headers: { authorization: `Bearer ${small}`, 'content-type': 'image/jpeg' },
       body: new ReadableStream({
-        pull: (controller) => controller.enqueue(new Uint8Array(600)),
+        // Whoever reads on is fed on, a piece for each turn of the event loop, up to a bound.
+        pull: async (controller) => {
+          await new Promise((resolve) => setImmediate(resolve));
+          sent += 600;
+          if (sent > 10_000_000) controller.close();
+          else controller.enqueue(new Uint8Array(600));
+        },
       }),
       duplex: 'half',
     } as RequestInit).then(

@@ -182,11 +182,11 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Config[Name]> }
     parse: (text) => (text === 'true' || text === 'false' ? text === 'true' : undefined),
   },
   databaseBytesMax: {
-    ...whole(16 * MIB, Number.MAX_SAFE_INTEGER),
+    ...whole(MIB, Number.MAX_SAFE_INTEGER),
     fallback: '',
     shown: 'what the disk holds',
     description: 'most bytes of the database; when it is full, work is refused with 503',
-    parse: orNull(whole(16 * MIB, Number.MAX_SAFE_INTEGER).parse),
+    parse: orNull(whole(MIB, Number.MAX_SAFE_INTEGER).parse),
   },
 };
 

@@ -24,7 +24,7 @@ export class Readiness {
     this.#node = node;
   }
 
-  /** Null if ready, else why not: `DRAINING`, `STORE_FULL`, or `QUEUE_FULL` when no worker works. */
+  /** Null if ready, else why not: `DRAINING`, `STORE_FULL`, or `NOT_READY` when no worker works. */
   async check(): Promise<WaggleError | null> {
     const { isDraining, driver, clock } = this.#node;
     if (isDraining) return new WaggleError('DRAINING');
@@ -39,7 +39,7 @@ export class Readiness {
     const outcome = await this.#node.pool.probe();
     const error = outcome.ok
       ? null
-      : new WaggleError('QUEUE_FULL', `Expected a worker that makes a picture: ${outcome.error.message}`);
+      : new WaggleError('NOT_READY', `Expected a worker that makes a picture: ${outcome.error.message}`);
     this.#last = { atMs: this.#node.clock.monotonicMs(), error };
     this.#probing = null;
   }

@@ -2,6 +2,7 @@ import { WaggleError } from '@waggle/protocol/base';
 import sharp, { type ResizeOptions, type Sharp, type SharpOptions } from 'sharp';
 import { cropsOrPads, type PlannedPicture, planPicture, type SourceHeader, turnsFirst } from './geometry.ts';
 import type { Color } from './color.ts';
+import { isWholeGif } from './gif.ts';
 import type { OutputFormat, ResizePlan } from './plan.ts';
 
 /*
@@ -149,6 +150,8 @@ export async function makePicture(
   plan: ResizePlan,
   inputPixelsMax: number,
 ): Promise<MadePicture> {
+  if (header.format === 'gif' && !isWholeGif(body))
+    throw new WaggleError('IMAGE_CORRUPT', 'Expected a whole picture, received a GIF that ends before its trailer');
   const planned = planPicture(plan, header);
   const animated = planned.frames > 1;
   const autoOrient = header.orientation > 1 && !animated;

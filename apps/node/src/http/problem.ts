@@ -29,6 +29,9 @@ const RETRY_AFTER_S: Partial<Record<ErrorCode, number>> = {
 const REST_BYTES_MAX = 64 * 1024;
 /** How long a refused connection is read on after the answer, in ms. */
 const LINGER_MS = 2_000;
+/** How much of it is read at once, in bytes, and how long the pause is after that, in ms: 25 MB/s. */
+const LINGER_STEP_BYTES = 256 * 1024;
+const LINGER_STEP_MS = 10;
 
 /** The body of a problem. `status` is that of the code unless said otherwise. */
 export function problemOf(
@@ -88,16 +91,29 @@ function hasLongRest({ complete, headers }: IncomingMessage): boolean {
 
 /**
  * Closes the connection after the answer. What the client still sends is read and dropped for a moment: closed at once, the
- * kernel answers it with a reset, and the client may never see why it was refused (as nginx's lingering_close).
+ * kernel answers it with a reset, and the client may never see why it was refused (as nginx's lingering_close). It is read in
+ * steps, so that a client which sends without a pause has to stop and look.
  */
 function closeAfter(raw: IncomingMessage, reply: FastifyReply): void {
   reply.header('connection', 'close');
   const { socket } = raw;
   if (!(socket instanceof Socket)) return;
+  let step: NodeJS.Timeout | undefined;
+  let dropped = 0;
+  raw.on('data', (chunk: Buffer) => {
+    dropped += chunk.length;
+    if (dropped < LINGER_STEP_BYTES) return;
+    dropped = 0;
+    raw.pause();
+    step = setTimeout(() => raw.resume(), LINGER_STEP_MS);
+  });
+  raw.resume();
   socket.destroySoon = () => {
     socket.end();
-    raw.resume();
-    const timer = setTimeout(() => socket.destroy(), LINGER_MS);
-    socket.once('close', () => clearTimeout(timer));
+    const last = setTimeout(() => socket.destroy(), LINGER_MS);
+    socket.once('close', () => {
+      clearTimeout(step);
+      clearTimeout(last);
+    });
   };
 }

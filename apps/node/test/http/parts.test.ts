@@ -134,7 +134,7 @@ describe('readiness', () => {
     finish!();
     let error: WaggleError | null = null;
     while (error === null) error = await readiness.check();
-    expect([error.code, error.message]).toEqual(['QUEUE_FULL', 'Expected a worker that makes a picture: too late']);
+    expect([error.code, error.message]).toEqual(['NOT_READY', 'Expected a worker that makes a picture: too late']);
 
     nowMs = 60_000;
     works = true;

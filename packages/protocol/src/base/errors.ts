@@ -12,6 +12,7 @@ export interface ErrorEntry {
 }
 
 const NOTHING = 'Nothing was changed.';
+const METERED_IF_PICTURE = 'Nothing was changed; on the picture routes it is metered as a failed request.';
 const METERED = 'No picture was made; the request is metered as failed with the CPU time it used.';
 
 export const ERRORS = {
@@ -29,8 +30,8 @@ export const ERRORS = {
   ROLE_REQUIRED: { status: 403, title: 'The credential does not have the role that this needs.', effect: NOTHING },
 
   // What is asked
-  REQUEST_INVALID: { status: 400, title: 'The request is not valid.', effect: NOTHING },
-  BODY_EMPTY: { status: 400, title: 'The request has no body.', effect: NOTHING },
+  REQUEST_INVALID: { status: 400, title: 'The request is not valid.', effect: METERED_IF_PICTURE },
+  BODY_EMPTY: { status: 400, title: 'The request has no body.', effect: METERED_IF_PICTURE },
   NOT_FOUND: { status: 404, title: 'There is nothing here.', effect: NOTHING },
   METHOD_NOT_ALLOWED: { status: 405, title: 'This path does not take that method.', effect: NOTHING },
   CUSTOMER_UNKNOWN: { status: 404, title: 'There is no such customer.', effect: NOTHING },
@@ -41,12 +42,12 @@ export const ERRORS = {
   IDEMPOTENCY_MISMATCH: {
     status: 422,
     title: 'The idempotency key was used with another request.',
-    effect: 'The first request under this key stands; this one was not carried out.',
+    effect: 'The first request under this key stands; this one was not carried out and is metered as failed.',
   },
   IDEMPOTENCY_EXHAUSTED: {
     status: 429,
     title: 'The request was repeated too often under one idempotency key.',
-    effect: 'The first request under this key stands; this repeat was not carried out.',
+    effect: 'The first request under this key stands; this repeat was not carried out and is metered as failed.',
   },
   LIMIT_EXCEEDED: { status: 429, title: 'The customer is over one of its limits.', effect: METERED },
 
@@ -62,6 +63,7 @@ export const ERRORS = {
   RESIZE_CRASHED: { status: 502, title: 'The worker process ended while it had the picture.', effect: METERED },
   RESIZE_CANCELLED: { status: 499, title: 'The client went away before the picture was done.', effect: METERED },
   QUEUE_FULL: { status: 503, title: 'The node has no room for more work right now.', effect: METERED },
+  NOT_READY: { status: 503, title: 'The node is not ready for requests.', effect: NOTHING },
   DRAINING: { status: 503, title: 'The node is shutting down.', effect: NOTHING },
 
   // The node
@@ -109,11 +111,6 @@ export const ERRORS = {
   // Bytes from elsewhere
   DECODE_FAILED: { status: 400, title: 'The bytes are not of the expected form.', effect: NOTHING },
   SIGNATURE_INVALID: { status: 400, title: 'A signature does not verify.', effect: NOTHING },
-  FACT_REFUSED: {
-    status: 400,
-    title: 'A fact about the cluster is not backed by who had to sign it.',
-    effect: NOTHING,
-  },
   CLOCK_OUT_OF_RANGE: { status: 500, title: 'The clock is outside what can be encoded.', effect: NOTHING },
 
   // What waggle-verify finds

@@ -1,8 +1,8 @@
 import { assert, parseWhole, WaggleError } from '../base/index.ts';
 
 /**
- * What is counted of a request, in the order of every encoding: requests and those of them without a result; bytes taken in
- * and sent out; pixels decoded and encoded, frames summed; microseconds of CPU time.
+ * What is counted of a request, in the order of every encoding: requests with a result and requests without one; bytes taken
+ * in and sent out; pixels decoded and encoded, frames summed; microseconds of CPU time.
  */
 export const DIMENSIONS = [
   'requests',

@@ -95,7 +95,9 @@ function readEnvelope(bytes: Uint8Array, bytesMax: number): { kind: number; wire
   if (bytes.length > bytesMax)
     throw new WaggleError('DECODE_FAILED', `Expected at most ${bytesMax} bytes, received ${bytes.length}`);
   const wire = new WireReader(bytes);
-  wire.varint(MEMBERSHIP_VERSION);
+  const version = wire.varint();
+  if (version !== MEMBERSHIP_VERSION)
+    throw new WaggleError('DECODE_FAILED', `Expected version ${MEMBERSHIP_VERSION}, received ${version}`);
   wire.raw(CLUSTER_BYTES);
   return { kind: wire.varint(EXCHANGE_KIND), wire };
 }

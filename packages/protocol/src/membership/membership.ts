@@ -197,15 +197,16 @@ export class Membership {
 
   #startPeriod(): void {
     const period = this.#period;
-    const { multiplier } = this.#health;
     const target = this.#table.next();
+    // Alone there is nothing to be fair to, and no success to recover by.
+    const multiplier = target === undefined ? 1 : this.#health.multiplier;
     if (target !== undefined) {
       const { number } = this.#prober.start(target);
       this.#send(target, { type: 'ping', number, target: target.member.id });
       this.#timer(PROBE_TIMEOUT_MS * multiplier, { type: 'probeTimedOut', period });
     }
-    if (target === undefined) for (const peer of this.#table.pickLost(RECONNECT_ALONE)) this.#ping(peer);
-    else if (period % RECONNECT_PERIODS === 0) for (const peer of this.#table.pickLost(1)) this.#ping(peer);
+    const lost = target === undefined ? RECONNECT_ALONE : period % RECONNECT_PERIODS === 0 ? 1 : 0;
+    for (const peer of this.#table.pickLost(lost)) this.#ping(peer);
     this.#timer(PROBE_INTERVAL_MS * multiplier, { type: 'periodEnded', period });
   }
 

@@ -110,6 +110,7 @@ export class MemberTable {
 
   /** At most `count` different members drawn from those believed dead or not heard of. */
   pickLost(count: number): Peer[] {
+    if (count === 0) return [];
     const lost: Peer[] = [];
     for (const peer of this.#peers.values()) if (peer.state === 'dead' || peer.state === 'unheard') lost.push(peer);
     const picked: Peer[] = [];

@@ -133,6 +133,7 @@ const changed = (name: string, bytes: Uint8Array | null): Bundle => {
   return files;
 };
 
+/** The codes with which it is refused after what was verified before, alone but pinned, and alone and unpinned. */
 const codesOf = (files: Bundle): ErrorCode[] =>
   [
     () => verifyBundle(files, before, null, nodeCrypto),
@@ -231,6 +232,9 @@ describe('a bundle', () => {
     expect(said({ counted: [counted, { ...counted, epoch: 1 }] })[1]).toBe('BUNDLE_MALFORMED');
     expect(said({ counted: [{ ...counted, digest: '0'.repeat(64) }] })[0]).toBe('HISTORY_CHANGED');
     expect(said({ previous: null })).toEqual(['HISTORY_CHANGED', 'HEADER_MISMATCH', 'HEADER_MISMATCH']);
+    const frontier = chain['frontier'] as { size: number; hashes: string[] };
+    const hashes = frontier.hashes.map(() => '0'.repeat(64));
+    expect(said({ frontier: { ...frontier, hashes } })).toEqual(['HISTORY_CHANGED', 'ROOT_MISMATCH', 'ROOT_MISMATCH']);
     expect(said({ epoch: 3 })).toEqual(['HISTORY_CHANGED', 'HEADER_MISMATCH', 'HEADER_MISMATCH']);
     expect(said({ epoch: 0 })[1]).toBe('HEADER_MISMATCH');
     expect(said({ epoch: Number.MAX_SAFE_INTEGER })[1]).toBe('HEADER_MISMATCH');

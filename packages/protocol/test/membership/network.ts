@@ -122,7 +122,15 @@ export class Network {
   loss: number;
 
   constructor(options: NetworkOptions) {
-    this.#options = { loss: 0, duplication: 0, delayMs: [1, 5], exchangeMs: 0, timersFirst: false, sampleLag: false, ...options };
+    this.#options = {
+      loss: 0,
+      duplication: 0,
+      delayMs: [1, 5],
+      exchangeMs: 0,
+      timersFirst: false,
+      sampleLag: false,
+      ...options,
+    };
     this.random = seededRandom(options.seed);
     this.loss = this.#options.loss;
   }
@@ -152,9 +160,9 @@ export class Network {
     return process;
   }
 
-  /** Members that all know each other, each of them told of all others. */
-  found(members: readonly Member[]): Process[] {
-    const processes = members.map((member) => this.start(member, members, []));
+  /** Members that were each told of all others; `known` may have more of them. */
+  found(members: readonly Member[], known: readonly Member[] = members): Process[] {
+    const processes = members.map((member) => this.start(member, known, []));
     const frames = members.map((member) => ({ from: member.key, bytes: aliveFrame(member) }));
     for (const { core, member } of processes)
       for (const { from, bytes } of frames)
@@ -204,18 +212,24 @@ export class Network {
     this.#push(afterMs, 1, undefined, act);
   }
 
-  /** Runs until the condition holds, asked after every event; for so many virtual ms at most. Gives whether it held. */
+  /**
+   * Runs until the condition holds, asked after every change that some node notices and every 100 virtual ms; for so many
+   * virtual ms at most. Gives whether it held.
+   */
   runUntil(holds: () => boolean, ms: number): boolean {
     const end = this.nowMs + ms;
-    while (!holds()) {
-      const event = this.#queue.first;
-      if (event === undefined || event.atMs > end) {
-        this.nowMs = end;
-        return false;
+    let [asked, changes] = [this.nowMs, -1];
+    for (;;) {
+      if (changes !== this.changes.length || this.nowMs - asked >= 100) {
+        if (holds()) return true;
+        [asked, changes] = [this.nowMs, this.changes.length];
       }
+      const event = this.#queue.first;
+      if (event === undefined || event.atMs > end) break;
       this.#step(this.#queue.pop()!);
     }
-    return true;
+    this.nowMs = end;
+    return holds();
   }
 
   run(ms: number): void {

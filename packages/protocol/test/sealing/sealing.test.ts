@@ -1,10 +1,18 @@
 import { describe, expect, it } from 'vitest';
-import { hex, present, type ReplicaId, type Run } from '../../src/base/index.ts';
+import { base64, digestOf, hex, jcs, present, utf8 } from '../../src/base/index.ts';
+import type { CustomerId, Json, ReplicaId, Run } from '../../src/base/index.ts';
 import { addUsage, ZERO_USAGE } from '../../src/lattice/index.ts';
-import { encodeHeader, encodeRoster, outcomeOf, parseHeader, type SlotEntry } from '../../src/sealing/index.ts';
+import {
+  closeJson,
+  encodeHeader,
+  encodeRoster,
+  encodeSlotList,
+  outcomeOf,
+  parseClose,
+} from '../../src/sealing/index.ts';
+import { parseHeader, parseReports, type Close, type SlotEntry } from '../../src/sealing/index.ts';
 import { COSIGNATURE, cosignerKey, LOG_SIGNATURE, logKey, openCheckpoint } from '../../src/transparency/index.ts';
-import { base64 } from '../../src/base/index.ts';
-import { parseSlot, slotName } from '../../src/usage/index.ts';
+import { encodeSlot, parseSlot, slotName, type Slot } from '../../src/usage/index.ts';
 import { nodeCrypto } from '../support.ts';
 import { codeOf } from '../transparency/support.ts';
 import { statementTotal, TestCluster, usageOf, type Node, type SealedRecord } from './harness.ts';
@@ -12,6 +20,14 @@ import { statementTotal, TestCluster, usageOf, type Node, type SealedRecord } fr
 const recordsOf = (node: Node): SealedRecord[] => node.disk.sealed;
 const entriesOf = (node: Node, epoch: number): readonly SlotEntry[] =>
   present(recordsOf(node)[epoch], 'epoch').sealed.value.slotList;
+
+/** What a node's close of an epoch reports. */
+const reportsOf = (node: Node, epoch: number): readonly unknown[] => {
+  const close = parseClose(JSON.parse(present(node.disk.control.get(`close/${epoch}`), 'close').value) as Json);
+  return close.reports === digestOf(nodeCrypto, new Uint8Array(0))
+    ? []
+    : parseReports(present(node.disk.contents.get(close.reports), 'reports'));
+};
 
 /** Σ statements = Σ acknowledged, at every node (invariant 3, everything sealed). */
 function expectConserved(test: TestCluster): void {
@@ -131,6 +147,63 @@ describe('a roster of one', () => {
     test.tick(node!);
     test.settle();
     expect(recordsOf(node!)).toHaveLength(2);
+    expect(reportsOf(node!, 1)).toEqual([]);
+    expectConserved(test);
+  });
+
+  it('does not report a slot that it closes in the same step', () => {
+    const test = new TestCluster({ members: 1 });
+    const [node] = test.nodes;
+    test.meter(node!, 'shop', 5);
+    test.toEndOf(1);
+    test.tick(node!);
+    test.settle();
+    expect(reportsOf(node!, 1)).toEqual([]);
+    expectConserved(test);
+  });
+
+  it('writes one thing after the other, and pins each content once', () => {
+    const test = new TestCluster({ members: 1 });
+    const [node] = test.nodes;
+    test.meter(node!, 'shop', 5);
+    node!.start();
+    test.toEndOf(0);
+    test.tick(node!);
+    const pinned: string[] = [];
+    const batches: string[][] = [];
+    while (node!.isBusy) {
+      pinned.push(...node!.effects.flatMap((effect) => (effect.type === 'content' ? [effect.digest] : [])));
+      batches.push(node!.effects.flatMap((effect) => (effect.type === 'write' ? [effect.key] : [])));
+      node!.commit();
+    }
+    // A close is on disk before there is a vote, and the vote before there is a cosignature.
+    expect(batches).toEqual([['close/0'], ['ballot/0'], ['seal/0'], []]);
+    expect(new Set(pinned).size).toBe(pinned.length);
+  });
+
+  it('counts all of a slot whose close it has seen before all of its rows', () => {
+    const test = new TestCluster({ members: 1 });
+    const [node] = test.nodes;
+    const stranger = 'e'.repeat(32) as ReplicaId;
+    const id = { replica: stranger, run: 7 as Run, epoch: 0 };
+    const row = (requests: number): Slot => [
+      { customer: 'shop' as CustomerId, sku: 'inspect', usage: usageOf(requests) },
+    ];
+    const close: Close = {
+      ...id,
+      slot: digestOf(nodeCrypto, encodeSlot(row(9))),
+      salt: base64.encode(new Uint8Array(32)),
+      formats: [1],
+      reports: digestOf(nodeCrypto, new Uint8Array(0)),
+      facts: digestOf(nodeCrypto, new Uint8Array(0)),
+    };
+    node!.hold(id, row(4));
+    node!.handle({ type: 'register', replica: stranger, key: 'close/0', value: jcs(closeJson(close)) });
+    test.sealUpTo(0);
+    expect(entriesOf(node!, 0).map(({ replica, closed }) => [replica, closed])).toContainEqual([stranger, false]);
+    node!.hold(id, row(9));
+    test.sealUpTo(3);
+    test.acknowledged = usageOf(9);
     expectConserved(test);
   });
 
@@ -223,6 +296,8 @@ describe('a roster of one', () => {
       end(1);
       test.meter(node, 'shop', 1);
       test.meter(node, 'zoo', 2);
+      // Two closes with one and the same report: of the run before.
+      node.start();
       end(3);
       test.meter(node, 'zoo', 7);
       end(4);
@@ -444,6 +519,28 @@ describe('the outcome of a value', () => {
     ).toBe('ROSTER_MISMATCH');
     expect(codeOf(() => outcome({ ...first!.chain, format: 2 }))).toBe('HEADER_MISMATCH');
     expect(codeOf(() => outcome(second!.chain))).toBe('HEADER_MISMATCH');
+  });
+
+  it('is refused if the header names what this format does not know', () => {
+    const header = parseHeader(first!.value.header);
+    const facts = utf8('{}\n');
+    const withFacts = encodeHeader({ ...header, facts: digestOf(nodeCrypto, facts) });
+    expect(codeOf(() => outcome(first!.chain, { ...first!.value, header: withFacts, facts }))).toBe('HEADER_MISMATCH');
+    const [member] = first!.chain.roster;
+    const nextRoster = encodeRoster([{ ...member!, replica: 'f'.repeat(32) as ReplicaId }]);
+    const withRoster = encodeHeader({ ...header, roster: digestOf(nodeCrypto, nextRoster) });
+    expect(codeOf(() => outcome(first!.chain, { ...first!.value, header: withRoster, nextRoster }))).toBe(
+      'ROSTER_MISMATCH',
+    );
+    const salt = base64.encode(new Uint8Array(32));
+    for (const change of [{ salt }, { epoch: 1 }]) {
+      const slotList = first!.value.slotList.map((entry) => (entry.closed ? entry : { ...entry, ...change }));
+      const digest = digestOf(nodeCrypto, encodeSlotList(slotList));
+      const withList = encodeHeader({ ...header, slots: { digest, count: slotList.length } });
+      expect(codeOf(() => outcome(first!.chain, { ...first!.value, header: withList, slotList }))).toBe(
+        'HEADER_MISMATCH',
+      );
+    }
   });
 
   it('is refused if figures go backwards, a closed slot comes again, or sums are beyond 2^53', () => {

@@ -1,0 +1,260 @@
+import { equalBytes, type Random, type ReplicaId } from '../base/index.ts';
+import {
+  BODY_BYTES_MAX,
+  CATCH_UP_MS_MAX,
+  EXCHANGE_IDLE_MS_MAX,
+  EXCHANGES_PER_DEAD,
+  PAGES_MAX,
+  PEERS_MAX,
+  ROUND_BYTES_MAX,
+} from './constants.ts';
+import { entryBytes, type Entry, type Frame, type Page } from './frames.ts';
+import { Allowance, Budget, pack, type Outbox } from './outbox.ts';
+import type { AnySection, Taken } from './section.ts';
+import { perClass } from './stats.ts';
+import { CLASSES, type ClassName, type Lag, type PerClass } from './types.ts';
+
+/** An exchange that this node opened. */
+interface Round {
+  readonly exchange: number;
+  readonly openedMs: number;
+  /** When the first of a row of exchanges that follow each other at once was opened. */
+  readonly rowMs: number;
+  activeMs: number;
+  /** Classes that are not done. */
+  readonly waiting: Set<ClassName>;
+  /** Classes of which the member has more than the budget allowed. */
+  readonly cut: Set<ClassName>;
+  /** The member knows writers that are not admitted here yet: what comes of this exchange may change that. */
+  hasUnknown: boolean;
+  readonly wants: PerClass<{ readonly entries: Entry[]; bytes: number }>;
+  readonly budgets: PerClass<Budget>;
+  isEqual: boolean;
+  isProgress: boolean;
+}
+
+interface Peer {
+  /** At most one. */
+  round: Round | null;
+  /** The last exchange of theirs that was answered, and whether its deltas brought anything. */
+  answered: { readonly exchange: number; readonly ms: number; isProgress: boolean } | null;
+  readonly allowance: Allowance;
+  /** When this node is known to have held all that the member had. */
+  readonly heldMs: Record<ClassName, number | null>;
+}
+
+type Sections = PerClass<AnySection>;
+type FrameOf<T extends Frame['type']> = Extract<Frame, { type: T }>;
+
+/**
+ * Push-pull reconciliation with one member at a time per exchange, any number side by side. The opener O and the other A:
+ *
+ *     O → A  open: digests
+ *     A → O  answer: which classes are the same; vector pages of the others
+ *     O → A  deltas: what A lacks; done. want: what O lacks
+ *     A → O  deltas; done
+ *
+ * Deltas are cut at a budget; `done` says whether there is more, and then, if it brought anything, the one that lacks it opens
+ * the next exchange at once. A keeps nothing that matters, so whatever is lost on the way is found by the next exchange.
+ */
+export class Exchange {
+  readonly #outbox: Outbox;
+  readonly #random: Random;
+  readonly #sections: Sections;
+  readonly #peers = new Map<ReplicaId, Peer>();
+  #lastExchange: number;
+  #ticks = 0;
+
+  constructor(outbox: Outbox, random: Random, sections: Sections) {
+    this.#outbox = outbox;
+    this.#random = random;
+    this.#sections = sections;
+    // Answers to an earlier process are not taken for ours.
+    this.#lastExchange = random.below(2 ** 32);
+  }
+
+  /** Once every `EXCHANGE_MS`: gives up what is overdue and opens an exchange with a random member. */
+  tick(live: readonly ReplicaId[], dead: readonly ReplicaId[], nowMs: number): void {
+    for (const peer of this.#peers.values())
+      if (peer.round !== null && nowMs - peer.round.activeMs >= EXCHANGE_IDLE_MS_MAX) this.#lose(peer);
+    const isForDead = ++this.#ticks % EXCHANGES_PER_DEAD === 0 && dead.length > 0;
+    const idle = (isForDead ? dead : live).filter((member) => (this.#peers.get(member)?.round ?? null) === null);
+    if (idle.length > 0) this.#open(idle[this.#random.below(idle.length)]!, nowMs, nowMs);
+  }
+
+  /** Forgets members of whom nothing is known any more. */
+  keep(members: ReadonlySet<ReplicaId>): void {
+    for (const member of this.#peers.keys()) if (!members.has(member)) this.#peers.delete(member);
+  }
+
+  linkClosed(member: ReplicaId): void {
+    const peer = this.#peers.get(member);
+    if (peer === undefined) return;
+    if (peer.round !== null) this.#lose(peer);
+    peer.answered = null;
+  }
+
+  lag(member: ReplicaId, nowMs: number): Lag {
+    const heldMs = this.#peers.get(member)?.heldMs;
+    return perClass((name) => {
+      const ms = heldMs?.[name] ?? null;
+      return ms === null ? null : nowMs - ms;
+    });
+  }
+
+  allowance(member: ReplicaId): Allowance {
+    return this.#peer(member).allowance;
+  }
+
+  onOpen(from: ReplicaId, { exchange, digests }: FrameOf<'open'>, nowMs: number): void {
+    const peer = this.#peer(from);
+    if (peer.allowance.answer(nowMs) === null) return;
+    peer.answered = { exchange, ms: nowMs, isProgress: false };
+    const same = perClass((name) => equalBytes(this.#sections[name].digest(), digests[name]));
+    this.#outbox.send(from, { type: 'answer', exchange, same });
+    for (const name of CLASSES) {
+      if (same[name]) continue;
+      const pages = this.#somePages(this.#sections[name].pages());
+      pages.forEach((page, i) => {
+        peer.allowance.charge(page.entries.reduce((sum, entry) => sum + entryBytes(entry), 0));
+        this.#outbox.send(from, { type: 'vector', exchange, class: name, isLast: i === pages.length - 1, page });
+      });
+    }
+  }
+
+  onAnswer(from: ReplicaId, { exchange, same }: FrameOf<'answer'>, nowMs: number): void {
+    const round = this.#round(from, exchange, nowMs);
+    if (round === null) return;
+    round.isEqual = same.control && same.usage;
+    for (const name of CLASSES) if (same[name]) this.#finish(from, round, name, nowMs);
+  }
+
+  onVector(from: ReplicaId, { exchange, class: name, isLast, page }: FrameOf<'vector'>, nowMs: number): void {
+    const round = this.#round(from, exchange, nowMs);
+    if (round === null || !round.waiting.has(name)) return;
+    const section = this.#sections[name];
+    const budget = round.budgets[name];
+    this.#sendDeltas(from, exchange, name, section.surplus(page, budget, this.#outbox));
+    const want = round.wants[name];
+    round.hasUnknown ||= page.entries.some(({ writer }) => !section.isKnown(writer));
+    for (const entry of page.entries.flatMap((each) => section.lacking(each))) {
+      if (want.bytes + entryBytes(entry) > BODY_BYTES_MAX) round.cut.add(name);
+      else {
+        want.entries.push(entry);
+        want.bytes += entryBytes(entry);
+      }
+    }
+    if (!isLast) return;
+    this.#outbox.send(from, { type: 'done', exchange, class: name, isReply: false, more: budget.isCut });
+    if (want.entries.length === 0) this.#finish(from, round, name, nowMs);
+    else this.ask(from, exchange, name, want.entries);
+  }
+
+  /** Asks for what is lacking beyond these entries; `exchange` is 0 outside of one. */
+  ask(from: ReplicaId, exchange: number, name: ClassName, entries: readonly Entry[]): void {
+    this.#outbox.send(from, { type: 'want', exchange, class: name, entries });
+  }
+
+  onWant(from: ReplicaId, { exchange, class: name, entries }: FrameOf<'want'>, nowMs: number): void {
+    const { allowance } = this.#peer(from);
+    const budget = allowance.answer(nowMs);
+    if (budget !== null) {
+      const deltas = entries.flatMap((entry) => this.#sections[name].supply(entry, budget, this.#outbox));
+      allowance.charge(deltas.reduce((sum, { length }) => sum + length, 0));
+      this.#sendDeltas(from, exchange, name, deltas);
+    }
+    const more = budget === null || budget.isCut;
+    this.#outbox.send(from, { type: 'done', exchange, class: name, isReply: true, more });
+  }
+
+  /** Deltas of an exchange were joined. */
+  onTaken(from: ReplicaId, exchange: number, taken: readonly Taken[], nowMs: number): void {
+    const peer = this.#peer(from);
+    const isProgress = taken.some((each) => each.isProgress);
+    const round = this.#round(from, exchange, nowMs);
+    if (round !== null) round.isProgress ||= isProgress;
+    else if (peer.answered !== null) peer.answered.isProgress ||= isProgress;
+  }
+
+  onDone(from: ReplicaId, { exchange, class: name, isReply, more }: FrameOf<'done'>, nowMs: number): void {
+    const peer = this.#peer(from);
+    const round = isReply ? this.#round(from, exchange, nowMs) : null;
+    if (round !== null) {
+      if (more) round.cut.add(name);
+      if (round.waiting.has(name)) this.#finish(from, round, name, nowMs);
+      return;
+    }
+    const { answered } = peer;
+    if (answered === null) return;
+    if (more && answered.isProgress && peer.round === null) this.#open(from, nowMs, nowMs);
+    // The opener has sent all that it had when it got our answer.
+    if (!more && !isReply && answered.exchange === exchange) peer.heldMs[name] = answered.ms;
+  }
+
+  #open(member: ReplicaId, nowMs: number, rowMs: number): void {
+    const exchange = ++this.#lastExchange;
+    this.#peer(member).round = {
+      exchange,
+      openedMs: nowMs,
+      rowMs,
+      activeMs: nowMs,
+      waiting: new Set(CLASSES),
+      cut: new Set(),
+      hasUnknown: false,
+      wants: perClass(() => ({ entries: [], bytes: 0 })),
+      budgets: perClass(() => new Budget(ROUND_BYTES_MAX)),
+      isEqual: false,
+      isProgress: false,
+    };
+    this.#outbox.stats.exchangesOpened++;
+    this.#outbox.send(member, { type: 'open', exchange, digests: perClass((name) => this.#sections[name].digest()) });
+  }
+
+  /** A class is done: all that the member had is held now, unless it was cut. After the last one, perhaps on to the next round. */
+  #finish(member: ReplicaId, round: Round, name: ClassName, nowMs: number): void {
+    const peer = this.#peer(member);
+    round.waiting.delete(name);
+    if (!round.cut.has(name)) {
+      peer.heldMs[name] = round.openedMs;
+      this.#outbox.stats.restarts += this.#sections[name].restartStuck();
+    }
+    if (round.waiting.size > 0) return;
+    peer.round = null;
+    if (round.isEqual) this.#outbox.stats.exchangesEqual++;
+    if ((round.cut.size > 0 || round.hasUnknown) && round.isProgress && nowMs - round.rowMs < CATCH_UP_MS_MAX)
+      this.#open(member, nowMs, round.rowMs);
+  }
+
+  #lose(peer: Peer): void {
+    peer.round = null;
+    this.#outbox.stats.exchangesLost++;
+  }
+
+  /** The exchange of that number which this node has open with the member, of which something was heard now. */
+  #round(member: ReplicaId, exchange: number, nowMs: number): Round | null {
+    const round = this.#peers.get(member)?.round ?? null;
+    if (round === null || round.exchange !== exchange) return null;
+    round.activeMs = nowMs;
+    return round;
+  }
+
+  #sendDeltas(to: ReplicaId, exchange: number, name: ClassName, all: readonly Uint8Array[]): void {
+    for (const deltas of pack(all)) this.#outbox.send(to, { type: 'deltas', exchange, class: name, deltas });
+  }
+
+  /** All, or as many as one answer may have, from a random one on. */
+  #somePages(pages: readonly Page[]): readonly Page[] {
+    if (pages.length <= PAGES_MAX) return pages;
+    const first = this.#random.below(pages.length);
+    return [...pages.slice(first), ...pages.slice(0, first)].slice(0, PAGES_MAX);
+  }
+
+  #peer(member: ReplicaId): Peer {
+    let peer = this.#peers.get(member);
+    if (peer !== undefined) return peer;
+    if (this.#peers.size >= PEERS_MAX) this.#peers.delete(this.#peers.keys().next().value!);
+    peer = { round: null, answered: null, allowance: new Allowance(), heldMs: perClass(() => null) };
+    this.#peers.set(member, peer);
+    return peer;
+  }
+}

@@ -1,0 +1,256 @@
+import { WaggleError, type ReplicaId } from '../base/index.ts';
+import {
+  controlRegisterBytes,
+  DELTA_BYTES_MAX,
+  decodeControlDelta,
+  decodeUsageDelta,
+  encodeControlDelta,
+  encodeUsageDelta,
+  equalControl,
+  equalUsageRow,
+  parseUsageWriter,
+  usageRowSizer,
+  usageWriter,
+  verifyControl,
+  type ControlRegister,
+  type UsageRow,
+  type WriterId,
+} from '../lattice/index.ts';
+import { COALESCE_MS, EXCHANGE_MS, GAP_MS, GOSSIP_MS } from './constants.ts';
+import { Contents } from './contents.ts';
+import { Exchange } from './exchange.ts';
+import { decodeFrame, type Frame } from './frames.ts';
+import { Outbox } from './outbox.ts';
+import { Rumors } from './rumors.ts';
+import { Section, type Taken } from './section.ts';
+import { newStats, type ReplicationStats } from './stats.ts';
+import type { Lag, ReplicationEffect, ReplicationInput, ReplicationOptions } from './types.ts';
+
+type Handlers = { readonly [T in Frame['type']]: (from: ReplicaId, frame: Extract<Frame, { type: T }>) => void };
+
+/**
+ * Anti-entropy (PROTOCOL section 2): rumors on change for `control`, push-pull exchanges for both classes, contents by digest.
+ *
+ * 1. Whatever a message does, it does whole: it is decoded and verified first, and a bad one changes nothing but a counter.
+ * 2. Nothing here waits for a member: every answer depends on the one message alone, and what is lost the next exchange finds.
+ * 3. Dropped registers are taken out of a delta before it is joined, and its range stands: so the vector passes over them, they
+ *    are no change again, and while they lack predecessors they are held by nobody who has dropped them.
+ * 4. A writer forgotten by rule comes back only with a register that is not dropped.
+ * 5. Nobody else's word about this node's own writer is joined.
+ *
+ * Who claims a longer range than he holds, or lies about usage, is outside the fault model: control registers are signed, usage
+ * is authenticated by the closes.
+ */
+export class Replication {
+  readonly #options: ReplicationOptions;
+  readonly #stats = newStats();
+  readonly #outbox: Outbox;
+  readonly #control: Section<ControlRegister, ReplicaId>;
+  readonly #usage: Section<UsageRow, WriterId>;
+  readonly #rumors: Rumors;
+  readonly #exchange: Exchange;
+  readonly #contents: Contents;
+  #live: readonly ReplicaId[] = [];
+  #dead: readonly ReplicaId[] = [];
+  /** Own control registers up to there have gone out as rumors, or are old. */
+  #rumored: number;
+  /** When the gap of a writer was last asked for. */
+  readonly #gapsMs = new Map<string, number>();
+  /** The timers that are set: any other is stale. */
+  #timers = { flush: 0, gossip: 0, exchange: 0 };
+  #isFlushing = false;
+  #isGossiping = false;
+  #nowMs = 0;
+
+  constructor(options: ReplicationOptions) {
+    this.#options = options;
+    const { cluster, replica, run, crypto, random, control, usage, keyOf } = options;
+    this.#outbox = new Outbox(cluster, this.#stats);
+    this.#control = new Section({
+      name: 'control',
+      registers: control,
+      crypto,
+      rules: options.controlRules,
+      own: replica,
+      replicaOf: (writer) => writer,
+      keyOf,
+      encode: encodeControlDelta,
+      decode: decodeControlDelta,
+      sizer: () => controlRegisterBytes,
+      equal: equalControl,
+      verify: (publicKey, writer, register) => verifyControl(crypto, publicKey, cluster, writer, register),
+      joined: (writer, changes) => ({ type: 'joined', class: 'control', writer, changes }),
+    });
+    this.#usage = new Section({
+      name: 'usage',
+      registers: usage,
+      crypto,
+      rules: options.usageRules,
+      own: usageWriter(replica, run),
+      replicaOf: (writer) => parseUsageWriter(writer).replica,
+      keyOf,
+      encode: encodeUsageDelta,
+      decode: decodeUsageDelta,
+      sizer: usageRowSizer,
+      equal: equalUsageRow,
+      verify: () => {},
+      joined: (writer, changes) => ({ type: 'joined', class: 'usage', writer, changes }),
+    });
+    this.#rumors = new Rumors(this.#outbox, random);
+    this.#exchange = new Exchange(this.#outbox, random, { control: this.#control, usage: this.#usage });
+    this.#contents = new Contents(this.#outbox, random, crypto);
+    this.#rumored = control.upTo(replica);
+  }
+
+  get stats(): Readonly<ReplicationStats> {
+    return this.#stats;
+  }
+
+  /** How old this node's view of what a member had is: what `coverage` and `asOf` of an answer are made of. */
+  lag(member: ReplicaId, nowMs: number): Lag {
+    return this.#exchange.lag(member, nowMs);
+  }
+
+  /** Forgets a run by the rule of `usageRules.isForgotten`, which must hold for it from now on: registers, vector and all. */
+  forget(writer: WriterId): void {
+    this.#usage.forget(writer);
+  }
+
+  /** One step. `nowMs` never goes back. The effects are to be carried out in order. */
+  handle(input: ReplicationInput, nowMs: number): ReplicationEffect[] {
+    this.#nowMs = nowMs;
+    switch (input.type) {
+      case 'start':
+        this.#timer('exchange', 1 + this.#options.random.below(EXCHANGE_MS));
+        break;
+      case 'message':
+        this.#message(input.from, input.bytes);
+        break;
+      case 'flush':
+      case 'gossip':
+      case 'exchange':
+        if (input.round === this.#timers[input.type]) this.#fire[input.type]();
+        break;
+      case 'members':
+        this.#live = input.live;
+        this.#dead = input.dead;
+        this.#exchange.keep(new Set([...input.live, ...input.dead]));
+        break;
+      case 'written':
+        if (!this.#isFlushing) this.#timer('flush', COALESCE_MS);
+        this.#isFlushing = true;
+        break;
+      case 'linkClosed':
+        this.#exchange.linkClosed(input.member);
+        this.#contents.linkClosed(input.member, this.#live);
+        break;
+      case 'fetch':
+        this.#contents.timer(input.digest, input.step, this.#live);
+        break;
+      case 'held':
+        this.#contents.held(input.digest, input.bytes, this.#live);
+        break;
+      case 'absent':
+        this.#contents.absent(input.digest);
+        break;
+      case 'want':
+        this.#contents.want(input.digest, this.#live);
+        break;
+      case 'unwant':
+        this.#contents.unwant(input.digest, this.#live);
+        break;
+    }
+    return this.#outbox.take();
+  }
+
+  readonly #fire = {
+    flush: (): void => this.#flush(),
+    gossip: (): void => {
+      this.#isGossiping = false;
+      this.#rumors.spread(this.#live);
+      this.#gossip();
+    },
+    exchange: (): void => {
+      this.#exchange.tick(this.#live, this.#dead, this.#nowMs);
+      this.#timer('exchange', EXCHANGE_MS);
+    },
+  };
+
+  /** Own news since the last time, as rumors. */
+  #flush(): void {
+    const { control, replica } = this.#options;
+    this.#isFlushing = false;
+    const ids: string[] = [];
+    for (let from = this.#rumored; from < control.upTo(replica);) {
+      const delta = control.delta(replica, from, DELTA_BYTES_MAX, controlRegisterBytes)!;
+      const id = rumorId({ writer: replica, range: delta });
+      if (!this.#rumors.add(id, encodeControlDelta(delta), delta.registers.length, null)) break;
+      ids.push(id);
+      from = delta.to;
+    }
+    this.#rumored = control.upTo(replica);
+    this.#rumors.spread(this.#live, ids);
+    this.#gossip();
+  }
+
+  #gossip(): void {
+    if (this.#isGossiping || this.#rumors.size === 0) return;
+    this.#isGossiping = true;
+    this.#timer('gossip', GOSSIP_MS);
+  }
+
+  #timer(type: 'flush' | 'gossip' | 'exchange', afterMs: number): void {
+    this.#outbox.timer(afterMs, { type, round: ++this.#timers[type] });
+  }
+
+  #message(from: ReplicaId, bytes: Uint8Array): void {
+    this.#stats.messages.in++;
+    this.#stats.bytes.in += bytes.length;
+    try {
+      const frame = decodeFrame(this.#options.cluster, bytes);
+      if (frame.type in this.#handlers)
+        (this.#handlers[frame.type as Frame['type']] as Handlers['ask'])(from, frame as never);
+      else this.#stats[frame.type as 'unknownType']++;
+    } catch (error) {
+      if (!(error instanceof WaggleError)) throw error;
+      this.#outbox.misbehaviour(from, error.code);
+    }
+  }
+
+  readonly #handlers: Handlers = {
+    rumor: (from, { deltas }) => {
+      const taken = this.#control.take(deltas, this.#outbox);
+      const news = taken.filter(({ isNew }) => isNew);
+      for (const each of taken) this.#rumors.heard(rumorId(each), from);
+      const ids = news.map(rumorId);
+      news.forEach(({ encoded, count }, i) => this.#rumors.add(ids[i]!, encoded.slice(), count, from));
+      this.#rumors.spread(this.#live, ids);
+      this.#gossip();
+      for (const { writer, hasGap } of taken) if (hasGap) this.#askGap(from, writer);
+    },
+    open: (from, frame) => this.#exchange.onOpen(from, frame, this.#nowMs),
+    answer: (from, frame) => this.#exchange.onAnswer(from, frame, this.#nowMs),
+    vector: (from, frame) => this.#exchange.onVector(from, frame, this.#nowMs),
+    want: (from, frame) => this.#exchange.onWant(from, frame, this.#nowMs),
+    deltas: (from, { exchange, class: name, deltas }) => {
+      const section = name === 'control' ? this.#control : this.#usage;
+      this.#exchange.onTaken(from, exchange, section.take(deltas, this.#outbox), this.#nowMs);
+    },
+    done: (from, frame) => this.#exchange.onDone(from, frame, this.#nowMs),
+    ask: (from, frame) => this.#contents.onAsk(from, frame),
+    have: (from, frame) => this.#contents.onHave(from, frame, this.#live),
+    lack: (from, frame) => this.#contents.onLack(from, frame, this.#live),
+    get: (from, frame) => this.#contents.onGet(from, frame, this.#exchange.allowance(from), this.#nowMs),
+    chunk: (from, frame) => this.#contents.onChunk(from, frame, this.#live),
+  };
+
+  /** Asks whoever told of a register for those before it; often they are on their way already, so not each time. */
+  #askGap(from: ReplicaId, writer: string): void {
+    const lastMs = this.#gapsMs.get(writer);
+    if (lastMs !== undefined && this.#nowMs - lastMs < GAP_MS) return;
+    this.#gapsMs.set(writer, this.#nowMs);
+    this.#exchange.ask(from, 0, 'control', this.#control.gap(writer));
+  }
+}
+
+const rumorId = ({ writer, range: { from, to } }: Pick<Taken, 'writer' | 'range'>): string => `${writer}/${from}-${to}`;

@@ -1,0 +1,284 @@
+import { assert, compareText, hex, present, type Crypto, type ReplicaId } from '../base/index.ts';
+import {
+  DELTA_BYTES_MAX,
+  type Delta,
+  type Joined,
+  type Range,
+  type Register,
+  type Registers,
+} from '../lattice/index.ts';
+import { BODY_BYTES_MAX, ENTRY_VERSIONS_MAX, STUCK_EXCHANGES_MAX, WRITERS_PER_REPLICA_MAX } from './constants.ts';
+import { entryBytes, packedBytes, SHORT_DIGEST_BYTES, VERSION_LAST, type Entry, type Page } from './frames.ts';
+import type { Budget, Outbox } from './outbox.ts';
+import type { ClassName, DropRules, JoinedEffect } from './types.ts';
+
+/** What is particular to a class of registers. */
+export interface SectionOptions<R extends Register, W extends string> {
+  readonly name: ClassName;
+  readonly registers: Registers<R, W>;
+  readonly crypto: Crypto;
+  readonly rules: DropRules<R, W> | undefined;
+  /** The writer that is this node itself. Nobody else's word about it is ever joined. */
+  readonly own: W;
+  readonly replicaOf: (writer: W) => ReplicaId;
+  readonly keyOf: (replica: ReplicaId) => Uint8Array | undefined;
+  readonly encode: (delta: Delta<R, W>) => Uint8Array;
+  readonly decode: (bytes: Uint8Array) => Delta<R, W>;
+  /** A `sizeOf` for one delta. */
+  readonly sizer: () => (register: R) => number;
+  readonly equal: (a: R, b: R) => boolean;
+  /** Throws `SIGNATURE_INVALID`. */
+  readonly verify: (publicKey: Uint8Array, writer: W, register: R) => void;
+  readonly joined: (writer: W, changes: Joined<R>['changed']) => JoinedEffect;
+}
+
+/** What came of one delta. */
+export interface Taken {
+  readonly writer: string;
+  readonly range: Range;
+  readonly encoded: Uint8Array;
+  /** Registers in it. */
+  readonly count: number;
+  /** Registers are new here: worth telling others. */
+  readonly isNew: boolean;
+  /** Anything has changed here, if only how far the vector or a catch-up reaches. */
+  readonly isProgress: boolean;
+  /** What the writer is known to have written and is not held. */
+  readonly hasGap: boolean;
+}
+
+const NOTHING = { isNew: false, isProgress: false, hasGap: false };
+
+/** A section of either class. */
+export type AnySection = Omit<Section, 'forget'>;
+
+/** One class of registers as the protocol sees it: what we hold, what others lack, and what is taken from them. */
+export class Section<R extends Register = Register, W extends string = string> {
+  readonly #options: SectionOptions<R, W>;
+  readonly #registers: Registers<R, W>;
+  /** Writers of each replica that others told of. */
+  readonly #writers = new Map<ReplicaId, Set<W>>();
+  /** Catch-ups that did not get on, and in how many complete exchanges. */
+  readonly #stuck = new Map<W, { reached: number; exchanges: number }>();
+
+  constructor(options: SectionOptions<R, W>) {
+    this.#options = options;
+    this.#registers = options.registers;
+    for (const writer of this.#registers.writers()) this.#writersOf(writer).add(writer);
+  }
+
+  get name(): ClassName {
+    return this.#options.name;
+  }
+
+  digest(): Uint8Array {
+    return hex.decode(this.#registers.digest(this.#options.crypto)).subarray(0, SHORT_DIGEST_BYTES);
+  }
+
+  /** All that is held, as pages of a vector. */
+  pages(): Page[] {
+    const pages: { after: string | null; through: string | null; entries: Entry[] }[] = [];
+    let page = { after: null as string | null, through: null as string | null, entries: [] as Entry[] };
+    let bytes = 0;
+    pages.push(page);
+    for (const writer of this.#registers.writers())
+      for (const entry of this.#entries(writer)) {
+        if (bytes + entryBytes(entry) > BODY_BYTES_MAX) {
+          page.through = page.entries.at(-1)!.writer;
+          pages.push((page = { after: page.through, through: null, entries: [] }));
+          bytes = 0;
+        }
+        page.entries.push(entry);
+        bytes += entryBytes(entry);
+      }
+    return pages;
+  }
+
+  /** What a member with such a page of its vector lacks: encoded deltas, within the budget. */
+  surplus({ after, through, entries }: Page, budget: Budget, outbox: Outbox): Uint8Array[] {
+    const deltas = entries.flatMap((entry) => this.supply(entry, budget, outbox));
+    const named = new Set(entries.map(({ writer }) => writer));
+    for (const writer of this.#registers.writers()) {
+      const isWithin =
+        (after === null || compareText(writer, after) > 0) && (through === null || compareText(writer, through) <= 0);
+      if (!isWithin || named.has(writer)) continue;
+      const nothing = { writer, upTo: 0, reached: 0, after: 0, through: VERSION_LAST, pending: [] };
+      deltas.push(...this.supply(nothing, budget, outbox));
+    }
+    return deltas;
+  }
+
+  /** What a member with that entry lacks of the writer: encoded deltas, within the budget. */
+  supply(entry: Entry, budget: Budget, outbox: Outbox): Uint8Array[] {
+    const { encode, sizer } = this.#options;
+    const writer = entry.writer as W;
+    const deltas: Uint8Array[] = [];
+    const push = (delta: Delta<R, W>): void => {
+      const bytes = encode(delta);
+      assert(packedBytes(bytes) <= BODY_BYTES_MAX, 'a delta fits into a frame');
+      outbox.stats.registers[this.name].out += delta.registers.length;
+      budget.left -= bytes.length;
+      deltas.push(bytes);
+    };
+    for (let from = entry.reached; entry.after === entry.reached && from < this.#registers.upTo(writer);) {
+      if (budget.left <= 0) {
+        budget.isCut = true;
+        return deltas;
+      }
+      const delta = this.#registers.delta(writer, from, Math.min(DELTA_BYTES_MAX, budget.left), sizer());
+      from = present(delta, 'what the vector claims').to;
+      push(delta!);
+    }
+    const held = new Set(entry.pending);
+    for (const version of this.#registers.pendingVersions(writer)) {
+      if (version <= entry.after || version > entry.through || held.has(version)) continue;
+      if (budget.left <= 0) {
+        budget.isCut = true;
+        return deltas;
+      }
+      push(present(this.#registers.pendingDelta(writer, version), 'what is pending'));
+    }
+    return deltas;
+  }
+
+  /** What to ask a member for that has such an entry; nothing if it has no more than we do. */
+  lacking(entry: Entry): Entry[] {
+    const writer = entry.writer as W;
+    if (!this.isKnown(writer)) return [];
+    const reached = this.#registers.wanted(writer);
+    const lacksBase = entry.upTo > reached && entry.after === entry.reached;
+    if (!lacksBase && !this.#lacksAny(writer, entry.pending, reached)) return [];
+    return this.#entries(writer, lacksBase ? reached : Math.max(reached, entry.after), entry.through);
+  }
+
+  /** Whether the writer's replica is admitted, and has not too many writers. */
+  isKnown(name: string): boolean {
+    const { keyOf, replicaOf } = this.#options;
+    const writer = name as W;
+    const replica = replicaOf(writer);
+    if (keyOf(replica) === undefined) return false;
+    const writers = this.#writers.get(replica);
+    return writers === undefined || writers.has(writer) || writers.size < WRITERS_PER_REPLICA_MAX;
+  }
+
+  /** What to ask for to close the gap of a writer. */
+  gap(writer: string): Entry[] {
+    return this.#entries(writer as W);
+  }
+
+  /**
+   * Joins deltas of another node. All are decoded and verified before the first is joined. Throws `DECODE_FAILED`,
+   * `SIGNATURE_INVALID`.
+   */
+  take(encoded: readonly Uint8Array[], outbox: Outbox): Taken[] {
+    const deltas = encoded.map((bytes) => this.#options.decode(bytes));
+    const checked = deltas.map((delta) => this.#check(delta));
+    return deltas.map((delta, i): Taken => {
+      outbox.stats.registers[this.name].in += delta.registers.length;
+      const common = { writer: delta.writer, range: delta, encoded: encoded[i]!, count: delta.registers.length };
+      const registers = checked[i]!;
+      if (delta.writer === this.#options.own) this.#compareOwn(registers, outbox);
+      else if (!this.isKnown(delta.writer)) outbox.stats.unknownWriters++;
+      else if (registers.length > 0 || !this.#isForgotten(delta.writer))
+        return { ...common, ...this.#join({ ...delta, registers }, outbox) };
+      return { ...common, ...NOTHING };
+    });
+  }
+
+  /** Called after each complete exchange: catch-ups that no one can finish start over. How many. */
+  restartStuck(): number {
+    let restarts = 0;
+    for (const writer of this.#registers.writers()) {
+      const reached = this.#registers.wanted(writer);
+      const stuck = this.#stuck.get(writer);
+      if (reached === this.#registers.upTo(writer)) this.#stuck.delete(writer);
+      else if (stuck?.reached !== reached) this.#stuck.set(writer, { reached, exchanges: 1 });
+      else if (++stuck.exchanges >= STUCK_EXCHANGES_MAX) {
+        this.#registers.restart(writer);
+        this.#stuck.delete(writer);
+        restarts++;
+      }
+    }
+    return restarts;
+  }
+
+  forget(writer: W): void {
+    this.#registers.forget(writer);
+    this.#stuck.delete(writer);
+    const writers = this.#writersOf(writer);
+    writers.delete(writer);
+    if (writers.size === 0) this.#writers.delete(this.#options.replicaOf(writer));
+  }
+
+  /** What we hold of a writer in a window, as entries of bounded length; none if there is nothing to say. */
+  #entries(writer: W, from = this.#registers.wanted(writer), through = VERSION_LAST): Entry[] {
+    const upTo = this.#registers.upTo(writer);
+    const reached = this.#registers.wanted(writer);
+    const versions = this.#registers.pendingVersions(writer).filter((version) => version > from && version <= through);
+    const entries: Entry[] = [];
+    let after = from;
+    for (let i = 0; versions.length - i > ENTRY_VERSIONS_MAX; i += ENTRY_VERSIONS_MAX) {
+      const pending = versions.slice(i, i + ENTRY_VERSIONS_MAX);
+      entries.push({ writer, upTo, reached, after, through: pending.at(-1)!, pending });
+      after = pending.at(-1)!;
+    }
+    entries.push({ writer, upTo, reached, after, through, pending: versions.filter((version) => version > after) });
+    return entries;
+  }
+
+  #lacksAny(writer: W, versions: readonly number[], reached: number): boolean {
+    if (versions.length === 0) return false;
+    const held = new Set(this.#registers.pendingVersions(writer));
+    return versions.some((version) => version > reached && !held.has(version));
+  }
+
+  /** The registers of a delta that are to be joined, verified; dropped ones and what was overwritten long ago are left out. */
+  #check({ writer, registers }: Delta<R, W>): R[] {
+    const { verify, equal, rules, keyOf, replicaOf } = this.#options;
+    const publicKey = keyOf(replicaOf(writer));
+    if (publicKey === undefined) return [];
+    const upTo = this.#registers.upTo(writer);
+    return registers.filter((register) => {
+      if (rules?.isDropped(writer, register) === true) return false;
+      const held = this.#registers.get(writer, register.key);
+      const isHeld = held?.version === register.version;
+      if (register.version <= upTo && !isHeld) return false;
+      if (!isHeld || !equal(held, register)) verify(publicKey, writer, register);
+      return true;
+    });
+  }
+
+  #join(delta: Delta<R, W>, outbox: Outbox): Pick<Taken, 'isNew' | 'isProgress' | 'hasGap'> {
+    const { writer } = delta;
+    const before = [this.#registers.upTo(writer), this.#registers.wanted(writer)];
+    const { changed, conflicts, missing } = this.#registers.join(delta);
+    this.#writersOf(writer).add(writer);
+    const hasMoved = this.#registers.upTo(writer) !== before[0] || this.#registers.wanted(writer) !== before[1];
+    outbox.stats.changes[this.name] += changed.length;
+    for (const { held } of conflicts) outbox.add({ type: 'conflict', class: this.name, writer, version: held.version });
+    if (changed.length > 0 || hasMoved) outbox.add(this.#options.joined(writer, changed));
+    return {
+      isNew: changed.length > 0,
+      isProgress: changed.length > 0 || hasMoved,
+      hasGap: missing !== null,
+    };
+  }
+
+  /** What others hold of this node's own writer, verified: more than this node wrote means that its disk went back. */
+  #compareOwn(registers: readonly R[], outbox: Outbox): void {
+    const last = registers.at(-1);
+    if (this.name === 'control' && last !== undefined && last.version > this.#registers.upTo(this.#options.own))
+      outbox.add({ type: 'overtaken', version: last.version });
+  }
+
+  #isForgotten(writer: W): boolean {
+    return !this.#writersOf(writer).has(writer) && this.#options.rules?.isForgotten(writer) === true;
+  }
+
+  #writersOf(writer: W): Set<W> {
+    const replica = this.#options.replicaOf(writer);
+    let writers = this.#writers.get(replica);
+    if (writers === undefined) this.#writers.set(replica, (writers = new Set()));
+    return writers;
+  }
+}

@@ -1,0 +1,95 @@
+import type { ClusterId, Crypto, Digest, ErrorCode, Random, ReplicaId, Run } from '../base/index.ts';
+import type { Change, ControlRegister, Registers, UsageRow, WriterId } from '../lattice/index.ts';
+
+/** The two classes of registers. */
+export const CLASSES = ['control', 'usage'] as const;
+export type ClassName = (typeof CLASSES)[number];
+/** One value for each class. */
+export type PerClass<T> = Readonly<Record<ClassName, T>>;
+
+/** What comes back after a while; each carries what makes it stale. */
+export type ReplicationTimer =
+  | { readonly type: 'flush'; readonly round: number }
+  | { readonly type: 'gossip'; readonly round: number }
+  | { readonly type: 'exchange'; readonly round: number }
+  | { readonly type: 'fetch'; readonly digest: Digest; readonly step: number };
+
+export type ReplicationInput =
+  /** Once, before any other: the exchanges begin. */
+  | { readonly type: 'start' }
+  /** A message of a member, as the authenticated link names it. */
+  | { readonly type: 'message'; readonly from: ReplicaId; readonly bytes: Uint8Array }
+  | ReplicationTimer
+  /** Who is reachable now, this node left out: all that are alive or suspect, and all that are believed dead. */
+  | { readonly type: 'members'; readonly live: readonly ReplicaId[]; readonly dead: readonly ReplicaId[] }
+  /** Control registers of this replica were applied to the lattice, after they were durable. */
+  | { readonly type: 'written' }
+  /** The link to a member is gone: what was under way on it is lost. */
+  | { readonly type: 'linkClosed'; readonly member: ReplicaId }
+  /** A content that is on disk: made here, or read for a `load`. */
+  | { readonly type: 'held'; readonly digest: Digest; readonly bytes: Uint8Array }
+  /** The answer to a `load` of what is not on disk. */
+  | { readonly type: 'absent'; readonly digest: Digest }
+  /** A content is needed: it is looked for until it comes or is no longer wanted. */
+  | { readonly type: 'want'; readonly digest: Digest }
+  | { readonly type: 'unwant'; readonly digest: Digest };
+
+/** Registers that are new here: fold them at once, write them to disk with the writer's vector entry when there is time. */
+export type JoinedEffect =
+  | {
+      readonly type: 'joined';
+      readonly class: 'control';
+      readonly writer: ReplicaId;
+      readonly changes: readonly Change<ControlRegister>[];
+    }
+  | {
+      readonly type: 'joined';
+      readonly class: 'usage';
+      readonly writer: WriterId;
+      readonly changes: readonly Change<UsageRow>[];
+    };
+
+export type ReplicationEffect =
+  /** On the reliable, ordered link to that member, if there is one; at most 64 KiB. */
+  | { readonly type: 'send'; readonly to: ReplicaId; readonly bytes: Uint8Array }
+  | { readonly type: 'timer'; readonly afterMs: number; readonly input: ReplicationTimer }
+  | JoinedEffect
+  /** A wanted content, checked against its digest. */
+  | { readonly type: 'content'; readonly digest: Digest; readonly bytes: Uint8Array }
+  /** Someone asks for a content: answer with `held` or `absent`. */
+  | { readonly type: 'load'; readonly digest: Digest }
+  /** A frame that no correct node sends. It changed nothing. */
+  | { readonly type: 'misbehaviour'; readonly from: ReplicaId; readonly code: ErrorCode }
+  /** Two registers of one writer under one version: two processes write as one replica. The one held is kept. */
+  | { readonly type: 'conflict'; readonly class: ClassName; readonly writer: string; readonly version: number }
+  /** Another node holds a control register of this replica, well signed, that this node did not write: its disk went back. */
+  | { readonly type: 'overtaken'; readonly version: number };
+
+/** Rules by which every node drops the same registers and writers, without tombstones. */
+export interface DropRules<R, W> {
+  /**
+   * Whether a register needs not be held any more: a row of which a verified seal counts at least every figure, a close, ballot or
+   * seal long past. Once true of a register, true for ever.
+   */
+  readonly isDropped: (writer: W, register: R) => boolean;
+  /** Whether a writer leaves the vectors: a run that has a successor and whose rows are all counted. */
+  readonly isForgotten: (writer: W) => boolean;
+}
+
+export interface ReplicationOptions {
+  readonly cluster: ClusterId;
+  readonly replica: ReplicaId;
+  readonly run: Run;
+  readonly crypto: Crypto;
+  readonly random: Random;
+  /** The lattice, as restored from disk. Own writes are applied to it by its owner, everything else is joined here. */
+  readonly control: Registers<ControlRegister, ReplicaId>;
+  readonly usage: Registers<UsageRow, WriterId>;
+  /** The public key of an admitted replica, 32 bytes; undefined for others: nothing of theirs is taken. */
+  readonly keyOf: (replica: ReplicaId) => Uint8Array | undefined;
+  readonly controlRules?: DropRules<ControlRegister, ReplicaId>;
+  readonly usageRules?: DropRules<UsageRow, WriterId>;
+}
+
+/** How long ago this node held all that a member had, in ms by class; null if never since the start. */
+export type Lag = PerClass<number | null>;
