@@ -277,7 +277,7 @@ describe('input that is not nice', () => {
       return Number(running.exec(text)?.[1] ?? 0) > 0 ? true : undefined;
     });
     abort.abort();
-    await expect(request).rejects.toThrow();
+    await expect(request).rejects.toThrow('aborted');
     const record = await until('a record of the cancelled request', async () => {
       const text = await (await customerFetch(node.url, gone, '/v1/records')).text();
       return text === '' ? undefined : (JSON.parse(text.split('\n')[0]!) as { code: string; status: number });

@@ -26,14 +26,14 @@ import { Work } from './work.ts';
 /** What a node tells whoever watches it: metrics and logs. */
 export interface Observer {
   /** A transaction is on disk: ms it took, meterings and writes in it. */
-  commit(ms: number, entries: number): void;
-  sealed(epoch: Epoch): void;
+  readonly commit: (ms: number, entries: number) => void;
+  readonly sealed: (epoch: Epoch) => void;
   /** Something happened to a worker process. */
-  worker(event: PoolEvent): void;
+  readonly worker: (event: PoolEvent) => void;
   /** Old request records could not be moved into Parquet files; they stay where they are until the next epoch ends. */
-  rollFailed(error: unknown): void;
+  readonly rollFailed: (error: unknown) => void;
   /** The node cannot go on; it stops itself. */
-  fatal(error: WaggleError): void;
+  readonly fatal: (error: WaggleError) => void;
 }
 
 /** A name in the data directory. */

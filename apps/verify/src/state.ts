@@ -54,7 +54,7 @@ export function encodeState({ cluster, chain, frontier }: Verified): Uint8Array 
     chainFormat: chain.format,
     roster: text(encodeRoster(chain.roster)),
     counted: [...chain.counted],
-    closed: [...(chain.closed ?? [])],
+    closed: [...chain.closed],
     size: frontier.size,
     hashes: frontier.hashes.map((hash) => hex.encode(hash)),
   });

@@ -245,7 +245,9 @@ describe('hostile and broken bodies', () => {
 
   it('are refused if an animation ends early, between frames too, and taken with anything behind its end', async () => {
     const frames = await Promise.all([1, 2, 3].map(() => noise(30, 20).png().toBuffer()));
-    const whole = await sharp(frames, { join: { animated: true } }).gif().toBuffer();
+    const whole = await sharp(frames, { join: { animated: true } })
+      .gif()
+      .toBuffer();
     for (const length of [whole.length - 1, Math.floor(whole.length / 2), 40])
       expect(await refusal(whole.subarray(0, length), { format: 'gif' }), String(length)).toBe('IMAGE_CORRUPT');
     expect((await make(Buffer.concat([whole, Buffer.from('padding')]), { format: 'gif' })).output.frames).toBe(3);

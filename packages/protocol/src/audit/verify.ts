@@ -191,7 +191,7 @@ function readChain(
         'HEADER_MISMATCH',
         'Expected a previous header and a tree before every epoch but the first',
       );
-    return { epoch: said.epoch, previous: said.previous, roster, format: said.format, counted };
+    return { epoch: said.epoch, previous: said.previous, roster, format: said.format, counted, closed: new Map() };
   }
   const known = after.chain.counted;
   const same =

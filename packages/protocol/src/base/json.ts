@@ -34,12 +34,11 @@ export function parseJcs(bytes: Uint8Array, what: string): Json {
   return value;
 }
 
-/** The JCS text of JSON from outside; undefined if it is nested deeper than the stack. */
+/** The JCS text of JSON from outside; undefined if it has none: nested deeper than the stack, or a number beyond IEEE 754. */
 function canonicalText(value: Json): string | undefined {
   try {
     return jcs(value);
-  } catch (error) {
-    if (error instanceof RangeError) return undefined;
-    throw error;
+  } catch {
+    return undefined;
   }
 }

@@ -23,7 +23,7 @@ interface Round {
   activeMs: number;
   /** Classes that are not done. */
   readonly waiting: Set<ClassName>;
-  /** Classes of which the member has more than the budget allowed. */
+  /** Classes of which the member has more than it sent: the budget was not enough. */
   readonly cut: Set<ClassName>;
   /** The member knows writers that are not admitted here yet: what comes of this exchange may change that. */
   hasUnknown: boolean;
@@ -87,7 +87,8 @@ export class Exchange {
     for (const member of this.#peers.keys()) if (!members.has(member)) this.#peers.delete(member);
   }
 
-  linkClosed(member: ReplicaId): void {
+  /** Gives up what is under way with a member. */
+  abandon(member: ReplicaId): void {
     const peer = this.#peers.get(member);
     if (peer === undefined) return;
     if (peer.round !== null) this.#lose(peer);
@@ -188,7 +189,8 @@ export class Exchange {
     if (answered === null) return;
     if (more && answered.isProgress && peer.round === null) this.#open(from, nowMs, nowMs);
     // The opener has sent all that it had when it got our answer.
-    if (!more && !isReply && answered.exchange === exchange) peer.heldMs[name] = answered.ms;
+    if (!more && !isReply && answered.exchange === exchange && !this.#sections[name].isCatchingUp)
+      peer.heldMs[name] = answered.ms;
   }
 
   #open(member: ReplicaId, nowMs: number, rowMs: number): void {
@@ -215,7 +217,7 @@ export class Exchange {
     const peer = this.#peer(member);
     round.waiting.delete(name);
     if (!round.cut.has(name)) {
-      peer.heldMs[name] = round.openedMs;
+      if (!this.#sections[name].isCatchingUp) peer.heldMs[name] = round.openedMs;
       this.#outbox.stats.restarts += this.#sections[name].restartStuck();
     }
     if (round.waiting.size > 0) return;

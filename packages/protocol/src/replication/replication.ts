@@ -58,6 +58,7 @@ export class Replication {
   readonly #gapsMs = new Map<string, number>();
   /** The timers that are set: any other is stale. */
   #timers = { flush: 0, gossip: 0, exchange: 0 };
+  #isHidden: boolean;
   #isFlushing = false;
   #isGossiping = false;
   #nowMs = 0;
@@ -72,6 +73,7 @@ export class Replication {
       crypto,
       rules: options.controlRules,
       own: replica,
+      isHidden: options.isHidden ?? false,
       replicaOf: (writer) => writer,
       keyOf,
       encode: encodeControlDelta,
@@ -87,6 +89,7 @@ export class Replication {
       crypto,
       rules: options.usageRules,
       own: usageWriter(replica, run),
+      isHidden: false,
       replicaOf: (writer) => parseUsageWriter(writer).replica,
       keyOf,
       encode: encodeUsageDelta,
@@ -100,6 +103,7 @@ export class Replication {
     this.#exchange = new Exchange(this.#outbox, random, { control: this.#control, usage: this.#usage });
     this.#contents = new Contents(this.#outbox, random, crypto);
     this.#rumored = control.upTo(replica);
+    this.#isHidden = options.isHidden ?? false;
   }
 
   get stats(): Readonly<ReplicationStats> {
@@ -136,12 +140,16 @@ export class Replication {
         this.#dead = input.dead;
         this.#exchange.keep(new Set([...input.live, ...input.dead]));
         break;
+      case 'show':
+        this.#isHidden = false;
+        this.#control.show();
+        this.#scheduleFlush();
+        break;
       case 'written':
-        if (!this.#isFlushing) this.#timer('flush', COALESCE_MS);
-        this.#isFlushing = true;
+        this.#scheduleFlush();
         break;
       case 'linkClosed':
-        this.#exchange.linkClosed(input.member);
+        this.#exchange.abandon(input.member);
         this.#contents.linkClosed(input.member, this.#live);
         break;
       case 'fetch':
@@ -175,6 +183,12 @@ export class Replication {
       this.#timer('exchange', EXCHANGE_MS);
     },
   };
+
+  #scheduleFlush(): void {
+    if (this.#isFlushing || this.#isHidden) return;
+    this.#isFlushing = true;
+    this.#timer('flush', COALESCE_MS);
+  }
 
   /** Own news since the last time, as rumors. */
   #flush(): void {
@@ -214,6 +228,8 @@ export class Replication {
     } catch (error) {
       if (!(error instanceof WaggleError)) throw error;
       this.#outbox.misbehaviour(from, error.code);
+      // Part of what it had is not here: nothing is to be concluded from what follows.
+      this.#exchange.abandon(from);
     }
   }
 

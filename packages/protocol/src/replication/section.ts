@@ -20,6 +20,8 @@ export interface SectionOptions<R extends Register, W extends string> {
   readonly rules: DropRules<R, W> | undefined;
   /** The writer that is this node itself. Nobody else's word about it is ever joined. */
   readonly own: W;
+  /** Whether the own writer is kept to ourselves until `show`. */
+  readonly isHidden: boolean;
   readonly replicaOf: (writer: W) => ReplicaId;
   readonly keyOf: (replica: ReplicaId) => Uint8Array | undefined;
   readonly encode: (delta: Delta<R, W>) => Uint8Array;
@@ -56,6 +58,7 @@ export type AnySection = Omit<Section, 'forget'>;
 export class Section<R extends Register = Register, W extends string = string> {
   readonly #options: SectionOptions<R, W>;
   readonly #registers: Registers<R, W>;
+  #isHidden: boolean;
   /** Writers of each replica that others told of. */
   readonly #writers = new Map<ReplicaId, Set<W>>();
   /** Catch-ups that did not get on, and in how many complete exchanges. */
@@ -64,6 +67,7 @@ export class Section<R extends Register = Register, W extends string = string> {
   constructor(options: SectionOptions<R, W>) {
     this.#options = options;
     this.#registers = options.registers;
+    this.#isHidden = options.isHidden;
     for (const writer of this.#registers.writers()) this.#writersOf(writer).add(writer);
   }
 
@@ -82,7 +86,7 @@ export class Section<R extends Register = Register, W extends string = string> {
     let bytes = 0;
     pages.push(page);
     for (const writer of this.#registers.writers())
-      for (const entry of this.#entries(writer)) {
+      for (const entry of this.#isHidden && writer === this.#options.own ? [] : this.#entries(writer)) {
         if (bytes + entryBytes(entry) > BODY_BYTES_MAX) {
           page.through = page.entries.at(-1)!.writer;
           pages.push((page = { after: page.through, through: null, entries: [] }));
@@ -113,6 +117,7 @@ export class Section<R extends Register = Register, W extends string = string> {
     const { encode, sizer } = this.#options;
     const writer = entry.writer as W;
     const deltas: Uint8Array[] = [];
+    if (this.#isHidden && writer === this.#options.own) return deltas;
     const push = (delta: Delta<R, W>): void => {
       const bytes = encode(delta);
       assert(packedBytes(bytes) <= BODY_BYTES_MAX, 'a delta fits into a frame');
@@ -185,6 +190,11 @@ export class Section<R extends Register = Register, W extends string = string> {
     });
   }
 
+  /** Whether catch-ups are under way: then something below their reach may be lacking. */
+  get isCatchingUp(): boolean {
+    return this.#registers.writers().some((writer) => this.#registers.wanted(writer) > this.#registers.upTo(writer));
+  }
+
   /** Called after each complete exchange: catch-ups that no one can finish start over. How many. */
   restartStuck(): number {
     let restarts = 0;
@@ -200,6 +210,11 @@ export class Section<R extends Register = Register, W extends string = string> {
       }
     }
     return restarts;
+  }
+
+  /** From now on the own writer is shown to others, too. */
+  show(): void {
+    this.#isHidden = false;
   }
 
   forget(writer: W): void {

@@ -22,6 +22,8 @@ export type ReplicationInput =
   | ReplicationTimer
   /** Who is reachable now, this node left out: all that are alive or suspect, and all that are believed dead. */
   | { readonly type: 'members'; readonly live: readonly ReplicaId[]; readonly dead: readonly ReplicaId[] }
+  /** Ends `isHidden`. */
+  | { readonly type: 'show' }
   /** Control registers of this replica were applied to the lattice, after they were durable. */
   | { readonly type: 'written' }
   /** The link to a member is gone: what was under way on it is lost. */
@@ -87,9 +89,14 @@ export interface ReplicationOptions {
   readonly usage: Registers<UsageRow, WriterId>;
   /** The public key of an admitted replica, 32 bytes; undefined for others: nothing of theirs is taken. */
   readonly keyOf: (replica: ReplicaId) => Uint8Array | undefined;
+  /**
+   * Whether this replica's own control registers are shown to nobody until `show`: after a start with an older disk than the
+   * others have seen, the versions could be given to other values. They are compared all the same: `lag`, `overtaken`.
+   */
+  readonly isHidden?: boolean;
   readonly controlRules?: DropRules<ControlRegister, ReplicaId>;
   readonly usageRules?: DropRules<UsageRow, WriterId>;
 }
 
-/** How long ago this node held all that a member had, in ms by class; null if never since the start. */
+/** How long ago this node held all that a member had to show, in ms by class; null if never since the start. */
 export type Lag = PerClass<number | null>;

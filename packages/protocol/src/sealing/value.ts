@@ -214,16 +214,13 @@ export interface ChainState {
   readonly format: number;
   /** By slot name, the digest of what the seals have counted of slots that were never closed and so may still grow. */
   readonly counted: ReadonlyMap<string, Digest>;
-  /**
-   * The slots that the seals have counted as closed: complete, and never to be counted again. Absent if it is not known; then
-   * a slot is taken for new that no register should show any more.
-   */
-  readonly closed?: ReadonlyMap<WriterId, EpochRanges>;
+  /** The slots that the seals have counted as closed: complete, and never to be counted again. */
+  readonly closed: ReadonlyMap<WriterId, EpochRanges>;
 }
 
 /** Whether a seal has counted a slot as closed. */
 export const isCountedClosed = (chain: ChainState, { replica, run, epoch }: SlotId): boolean =>
-  inRanges(chain.closed?.get(usageWriter(replica, run)) ?? [], epoch);
+  inRanges(chain.closed.get(usageWriter(replica, run)) ?? [], epoch);
 
 /** Before the first seal. */
 export const chainStart = (cluster: Cluster): ChainState => ({
@@ -232,6 +229,7 @@ export const chainStart = (cluster: Cluster): ChainState => ({
   roster: cluster.genesis.roster,
   format: 1,
   counted: new Map(),
+  closed: new Map(),
 });
 
 /** A value with the contents that its header names. */

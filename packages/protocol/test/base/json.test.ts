@@ -65,8 +65,9 @@ describe('the canonical form of JSON (RFC 8785)', () => {
     );
   });
 
-  it('refuses nesting that no stack holds', () => {
+  it('refuses nesting that no stack holds and numbers that JSON cannot write', () => {
     const deep = utf8('['.repeat(30_000) + ']'.repeat(30_000));
     expect(() => parseJcs(deep, 'it')).toThrow(DECODE_FAILED);
+    expect(() => parseJcs(utf8('1e999'), 'it')).toThrow(DECODE_FAILED);
   });
 });

@@ -550,7 +550,7 @@ describe('the outcome of a value', () => {
     const more = (digest: string): ReturnType<typeof parseSlot> =>
       contentOf(digest).map((row) => (digest === closed.digest ? { ...row, usage: usageOf(6) } : row));
     expect(codeOf(() => outcome(before, first!.value, more))).toBe('CONSERVATION_BROKEN');
-    const again = { ...first!.chain, closed: first!.outcome.next.closed! };
+    const again = { ...first!.chain, closed: first!.outcome.next.closed };
     expect(codeOf(() => outcome(again))).toBe('CONSERVATION_BROKEN');
     const huge = (digest: string): ReturnType<typeof parseSlot> =>
       contentOf(digest).map((row) => ({ ...row, usage: { ...ZERO_USAGE, requests: Number.MAX_SAFE_INTEGER } }));

@@ -35,7 +35,8 @@ const go = await run('go', ['list', 'golang.org/x/mod/sumdb/tlog'], {
   () => true,
   () => false,
 );
-if (!go) console.warn('Skipped: the check by Go needs the Debian packages golang-go and golang-golang-x-mod-dev.');
+if (!go)
+  process.stderr.write('Skipped: the check by Go needs the Debian packages golang-go and golang-golang-x-mod-dev.\n');
 
 const ORIGIN = 'waggle.example/0123456789abcdef';
 const REPLICA = 'a1b2c3d4e5f60718a1b2c3d4e5f60718' as ReplicaId;

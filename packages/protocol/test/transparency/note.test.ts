@@ -162,7 +162,7 @@ describe('c2sp.org/signed-note', () => {
 
 describe('verifier keys', () => {
   it('come back as they went', () => {
-    const name = fc.string({ minLength: 1, maxLength: 40 }).filter((text) => !/[\s+]/.test(text));
+    const name = fc.string({ minLength: 1, maxLength: 40 }).filter((each) => !/[\s+]/.test(each));
     const type = fc.constantFrom(LOG_SIGNATURE, COSIGNATURE);
     fc.assert(
       fc.property(name, type, fc.uint8Array({ minLength: 32, maxLength: 32 }), (keyName, keyType, publicKey) => {

@@ -15,7 +15,7 @@ import { nodeCrypto } from '../node-crypto.ts';
 import type { Batch, IdempotencyRow, Loaded, NewRecord, Store } from '../store/types.ts';
 import { sealedRows, tileReader } from './epochs.ts';
 import { META, type Standing } from './founding.ts';
-import { readChain, readPinned } from './restart.ts';
+import { chainMeta, readChain, readPinned } from './restart.ts';
 import { UsageBook, type UsageView } from './usage-book.ts';
 
 /** A control register to be written by this replica. */
@@ -251,12 +251,7 @@ export class Driver {
     const sealed = effects.flatMap((effect) => (effect.type === 'sealed' ? [effect.sealed] : []));
     const batch: Batch = {
       ...this.#sealedBatch(sealed),
-      meta: [
-        [META.hlc, this.#options.hlc.last],
-        ...(sealed.length > 0
-          ? [[META.counted, JSON.stringify([...sealed.at(-1)!.outcome.next.counted])] as const]
-          : []),
-      ],
+      meta: [[META.hlc, this.#options.hlc.last], ...sealed.flatMap(({ outcome }) => chainMeta(outcome.next))],
       control: control.map((register) => ({ replica, ...register })),
       usage: usage.map((row) => ({
         replica,

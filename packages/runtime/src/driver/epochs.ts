@@ -147,6 +147,7 @@ export async function readBundle(store: Store, cluster: Cluster, epoch: Epoch, o
     roster: parseRoster(utf8(details.roster)),
     format: header.format,
     counted: new Map(details.counted),
+    closed: new Map(),
   };
   const statements: string[] = [];
   for await (const statement of streamStatements(store, epoch)) statements.push(text(statement.bytes));

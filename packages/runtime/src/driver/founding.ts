@@ -33,7 +33,14 @@ export interface Standing {
 }
 
 /** Names in the store's `meta`. */
-export const META = { genesis: 'genesis', replica: 'replica', run: 'run', hlc: 'hlc', counted: 'counted' } as const;
+export const META = {
+  genesis: 'genesis',
+  replica: 'replica',
+  run: 'run',
+  hlc: 'hlc',
+  counted: 'counted',
+  closed: 'closed',
+} as const;
 
 /**
  * Takes up the standing that the data directory holds, or founds a cluster of one, and draws the run of this start: all on

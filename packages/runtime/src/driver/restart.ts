@@ -6,7 +6,9 @@ import {
   parseRoster,
   type ChainState,
   type Cluster,
+  type EpochRanges,
 } from '@waggle/protocol/sealing';
+import type { WriterId } from '@waggle/protocol/lattice';
 import { nodeCrypto } from '../node-crypto.ts';
 import { CONTENTS_PAGE_MAX, type ContentEntry, type Loaded, type Store } from '../store/types.ts';
 import { parseDetails } from './epochs.ts';
@@ -19,15 +21,24 @@ export async function readChain(store: Store, loaded: Loaded, cluster: Cluster):
   const row = await store.sealedEpoch(last.epoch);
   assert(row !== null, 'the last sealed epoch can be read');
   const header = utf8(row.header);
-  const counted = loaded.meta.get(META.counted) ?? '[]';
   return {
     epoch: last.epoch + 1,
     previous: headerHash(header, nodeCrypto),
     roster: parseRoster(utf8(parseDetails(row).nextRoster)),
     format: parseHeader(header).nextFormat,
-    counted: new Map(JSON.parse(counted) as [slot: string, digest: Digest][]),
+    counted: new Map(entries<string, Digest>(loaded.meta.get(META.counted))),
+    closed: new Map(entries<WriterId, EpochRanges>(loaded.meta.get(META.closed))),
   };
 }
+
+/** The part of `meta` that `readChain` reads back, as of this state. */
+export const chainMeta = ({ counted, closed }: ChainState): [name: string, value: string][] => [
+  [META.counted, JSON.stringify([...counted])],
+  [META.closed, JSON.stringify([...closed])],
+];
+
+const entries = <K, V>(text: string | undefined): [K, V][] =>
+  text === undefined ? [] : (JSON.parse(text) as [K, V][]);
 
 /** The contents that epochs from this one on have pinned. */
 export async function readPinned(store: Store, from: Epoch): Promise<Uint8Array[]> {

@@ -220,20 +220,20 @@ describe('the driver of a cluster of one', () => {
         let commits = 0;
         const crashing = (store: Store): Store =>
           committing(store, async (batch) => {
-            const crash = ++commits > crashAt;
-            if (crash && when === 'before') throw new WaggleError('STORE_FAILED', 'crashed on purpose');
+            const isLast = ++commits > crashAt;
+            if (isLast && when === 'before') throw new WaggleError('STORE_FAILED', 'crashed on purpose');
             await store.commit(batch);
-            if (!crash) return;
+            if (!isLast) return;
             indeterminate += batch.records?.length ?? 0;
             throw new WaggleError('STORE_FAILED', 'crashed on purpose');
           });
-        let crashed = false;
-        const running = await start(crashing, () => (crashed = true)).catch((error: unknown) => {
+        const crash = new AbortController();
+        const running = await start(crashing, () => crash.abort()).catch((error: unknown) => {
           expect(error).toBeInstanceOf(WaggleError);
           return undefined;
         });
         if (running === undefined) continue;
-        for (let i = 0; !crashed && i < 20; i++) {
+        for (let i = 0; !crash.signal.aborted && i < 20; i++) {
           attempted = addUsage(attempted, one(1));
           try {
             await running.driver.meter(metering(one(1)));

@@ -1,0 +1,143 @@
+import { describe, expect, it } from 'vitest';
+import { seededRandom } from '../../src/base/index.ts';
+import { CHUNK_BYTES, CONTENT_BYTES_MAX, FETCHES_MAX, STALLS_MAX } from '../../src/replication/constants.ts';
+import { decodeFrame, encodeFrame } from '../../src/replication/frames.ts';
+import type { ReplicationInput } from '../../src/replication/index.ts';
+import { nodeCrypto } from '../support.ts';
+import { CLUSTER, contentOf, effectsOf, Network, type Node } from './support.ts';
+
+const random = seededRandom(1);
+const typeOf = (input: ReplicationInput): string =>
+  input.type === 'message' ? decodeFrame(CLUSTER, input.bytes).type : input.type;
+const quiet = (_: Node, { type }: ReplicationInput) => type !== 'exchange';
+
+function wants(network: Network, index: number, content: ReturnType<typeof contentOf>, ms = 60_000): boolean {
+  const node = network.node(index);
+  network.input(node, { type: 'want', digest: content.digest });
+  const arrived = () => effectsOf(node, 'content').find(({ digest }) => digest === content.digest);
+  network.run(ms, () => arrived() !== undefined);
+  const bytes = arrived()?.bytes;
+  if (bytes !== undefined) expect(nodeCrypto.sha256(bytes)).toEqual(nodeCrypto.sha256(content.bytes));
+  return bytes !== undefined;
+}
+
+describe('contents', () => {
+  it.each([0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 40 * CHUNK_BYTES + 17])(
+    'of %i bytes come from the one node of seven that has them',
+    (length) => {
+      const network = new Network({ nodes: 7, seed: 3, filter: quiet });
+      const content = contentOf(random, length);
+      network.node(5).disk.set(content.digest, content.bytes);
+      expect(wants(network, 0, content)).toBe(true);
+      expect(effectsOf(network.node(0), 'content')).toHaveLength(1);
+      // And can be served at once by who has them now.
+      expect(wants(network, 1, content)).toBe(true);
+    },
+  );
+
+  it('are asked for until someone has them', () => {
+    const network = new Network({ nodes: 3, seed: 3, filter: quiet });
+    const content = contentOf(random, 1_000);
+    expect(wants(network, 0, content, 10_000)).toBe(false);
+    network.input(network.node(2), { type: 'held', digest: content.digest, bytes: content.bytes });
+    network.run(5_000);
+    expect(effectsOf(network.node(0), 'content')).toHaveLength(1);
+  });
+
+  it('are no longer asked for when they are not wanted, or have come another way', () => {
+    const network = new Network({ nodes: 3, seed: 3, filter: quiet });
+    const [one, other] = [contentOf(random, 10), contentOf(random, 10)];
+    for (const { digest } of [one, other]) network.input(network.node(0), { type: 'want', digest });
+    network.run(3_000);
+    network.input(network.node(0), { type: 'unwant', digest: one.digest });
+    network.input(network.node(0), { type: 'held', digest: other.digest, bytes: other.bytes });
+    network.run(2_000);
+    const sent = network.trace.length;
+    network.run(10_000);
+    expect(network.trace.length).toBe(sent);
+    expect(effectsOf(network.node(0), 'content')).toEqual([]);
+  });
+
+  it('that are wrong cost their sender, and come from another', () => {
+    const content = contentOf(random, 3 * CHUNK_BYTES);
+    for (const wrong of [content.bytes.with(7, content.bytes[7]! ^ 1), content.bytes.slice(1), new Uint8Array()]) {
+      const network = new Network({ nodes: 3, seed: 2, filter: quiet, delayMs: [5, 5] });
+      network.node(1).disk.set(content.digest, wrong);
+      network.node(2).disk.set(content.digest, content.bytes);
+      // The wrong one answers first.
+      network.input(network.node(1), { type: 'held', digest: content.digest, bytes: wrong });
+      expect(wants(network, 0, content)).toBe(true);
+      const [misbehaviour] = effectsOf(network.node(0), 'misbehaviour');
+      expect(misbehaviour).toEqual({ type: 'misbehaviour', from: network.node(1).id, code: 'DECODE_FAILED' });
+      expect(network.node(0).replication.stats.contentsFailed).toBe(1);
+    }
+  });
+
+  it('come from another when the first stalls, or dies on the way', () => {
+    for (const fault of ['stall', 'die', 'break'] as const) {
+      let gets = 0;
+      const network = new Network({
+        nodes: 3,
+        seed: 2,
+        delayMs: [5, 5],
+        filter: (node, input) => {
+          if (node.index !== 1 || typeOf(input) !== 'get') return quiet(node, input);
+          return ++gets === 1 || fault !== 'stall';
+        },
+      });
+      const content = contentOf(random, 64 * CHUNK_BYTES);
+      network.input(network.node(1), { type: 'held', digest: content.digest, bytes: content.bytes });
+      network.node(2).disk.set(content.digest, content.bytes);
+      network.input(network.node(0), { type: 'want', digest: content.digest });
+      network.run(10_000, () => gets > 0);
+      network.run(30);
+      if (fault === 'die') network.stop(1);
+      if (fault === 'break') network.breakLink(network.node(0), network.node(1));
+      network.run(20_000);
+      expect(effectsOf(network.node(0), 'content')).toHaveLength(1);
+      expect(network.node(0).replication.stats.contentsFailed).toBe(1);
+      if (fault === 'stall') expect(gets).toBe(1 + STALLS_MAX);
+    }
+  });
+
+  it('of any number come in the end, a few at once, those that nobody has not in the way', () => {
+    const network = new Network({ nodes: 4, seed: 2, filter: quiet });
+    const contents = Array.from({ length: 30 }, () => contentOf(random, 200_000));
+    contents.forEach(({ digest, bytes }, i) => {
+      // The first ten nobody has.
+      if (i >= 10) network.node(1 + (i % 3)).disk.set(digest, bytes);
+      network.input(network.node(0), { type: 'want', digest });
+    });
+    const asks = network.frames.filter((frame) => decodeFrame(CLUSTER, frame).type === 'ask');
+    expect(asks).toHaveLength(3 * FETCHES_MAX);
+    network.run(20_000);
+    expect(effectsOf(network.node(0), 'content')).toHaveLength(20);
+  });
+
+  it('of 64 MiB come through what one member is served in a second', () => {
+    const network = new Network({ nodes: 2, seed: 2, delayMs: [1, 1], filter: quiet });
+    const { digest } = contentOf(random, 1);
+    const bytes = new Uint8Array(CONTENT_BYTES_MAX);
+    const large = { digest: Buffer.from(nodeCrypto.sha256(bytes)).toString('hex') as typeof digest, bytes };
+    network.node(1).disk.set(large.digest, bytes);
+    expect(wants(network, 0, large)).toBe(true);
+    expect(network.node(0).replication.stats.contentsFailed).toBe(0);
+  });
+
+  it('are taken from nobody who was not asked', () => {
+    const network = new Network({ nodes: 3, seed: 2, filter: quiet });
+    const content = contentOf(random, 10);
+    const say = (frame: Parameters<typeof encodeFrame>[1]) =>
+      network
+        .node(0)
+        .replication.handle(
+          { type: 'message', from: network.node(1).id, bytes: encodeFrame(CLUSTER, frame) },
+          network.nowMs,
+        );
+    const { digest, bytes } = content;
+    expect(say({ type: 'have', digest, length: 10 })).toEqual([]);
+    expect(say({ type: 'chunk', digest, offset: 0, bytes })).toEqual([]);
+    expect(say({ type: 'lack', digest })).toEqual([]);
+    expect(say({ type: 'get', digest, offset: 0 })).toHaveLength(1);
+  });
+});
