@@ -5,6 +5,6 @@ import { pathToFileURL } from 'node:url';
 
 checkNode();
 install();
-if (!build('apps/node')) fail('The build failed; its messages are above.');
+if (!build('apps/node', 'apps/verify')) fail('The build failed; its messages are above.');
 const { run } = await import(pathToFileURL(join(root, 'apps/node/dist/cli/index.js')).href);
 await run(['start', ...process.argv.slice(2)]);

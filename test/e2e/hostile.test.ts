@@ -209,7 +209,7 @@ describe('input that is not nice', () => {
     expect(answer).toMatch(/^HTTP\/1\.1 413 /);
     expect(answer).toContain('BODY_TOO_LARGE');
     let sent = 0;
-    const chunked = await fetch(`${node.url}/v1/resize?width=10`, {
+    const endless: RequestInit = {
       method: 'POST',
       headers: { authorization: `Bearer ${small}`, 'content-type': 'image/jpeg' },
       body: new ReadableStream({
@@ -222,7 +222,8 @@ describe('input that is not nice', () => {
         },
       }),
       duplex: 'half',
-    } as RequestInit).then(
+    };
+    const chunked = await fetch(`${node.url}/v1/resize?width=10`, endless).then(
       (response) => response.status,
       () => 413, // The node may answer and cut before the client has stopped to send.
     );

@@ -8,6 +8,10 @@ if (major < 20 || (major === 20 && minor < 19)) {
   process.stderr.write(`waggle-verify: Expected Node.js 20.19 or newer, received ${process.versions.node}\n`);
   process.exitCode = 2;
 } else if (existsSync(entry)) {
+  // Whoever stops reading, as `head` does, still gets the exit code: that is the verdict.
+  process.stdout.on('error', ({ code }) => {
+    if (code !== 'EPIPE') process.exit(2);
+  });
   const { run } = await import(entry.href);
   process.exitCode = await run(process.argv.slice(2), process.env);
 } else {

@@ -14,7 +14,7 @@ import {
 import { Broadcasts, retransmissions } from './dissemination.ts';
 import { Frames, liveDigest } from './frames.ts';
 import { LocalHealth } from './health.ts';
-import { isLive, overrides, type Member, type MemberId, type MemberKey, type Update } from './member.ts';
+import { overrides, type Member, type MemberId, type MemberKey, type Update } from './member.ts';
 import { healthOfFailure, Prober, type Probe } from './probe.ts';
 import { AccusationLimit, Suspicion } from './suspicion.ts';
 import { MemberTable, type Peer } from './table.ts';
@@ -72,7 +72,7 @@ export class Membership {
 
   /**
    * Takes one input in and gives what is to be done, in this order. Never throws for what came from others. `nowMs` is any
-   * clock of the node in ms; one that jumps costs a judgement or two, nothing else.
+   * clock of the node in ms; a jump of it costs a judgement, or the memory of the dead.
    */
   handle(input: Input, nowMs: number): Effect[] {
     if (this.#state === 'left') return [];
@@ -225,7 +225,7 @@ export class Membership {
     if (probe.acked) return this.#health.change(-1);
     if (this.#stoodStill(timer)) return this.#health.change(1);
     this.#health.change(healthOfFailure(probe));
-    if (isLive(probe.target.state)) this.#accuse(probe.target);
+    this.#accuse(probe.target);
   }
 
   #relayTimedOut(number: number): void {
@@ -256,18 +256,17 @@ export class Membership {
   }
 
   #suspicionExpired(input: TimerInput & { type: 'suspicionExpired' }): void {
-    const { member, incarnation, confirmations } = input;
+    const { member, incarnation } = input;
     const peer = this.#table.find(member);
-    if (peer?.suspicion?.confirmations !== confirmations || peer.incarnation !== incarnation) return;
+    if (peer?.suspicion === undefined || peer.incarnation !== incarnation) return;
     // A refutation may be among what came while this process stood still: time to hear it.
     if (this.#stoodStill(input)) this.#awaitVerdict(peer, PROBE_TIMEOUT_MS * this.#health.multiplier);
     else this.#merge({ state: 'dead', member, incarnation });
   }
 
-  #awaitVerdict(peer: Peer, afterMs: number): void {
-    const { member, incarnation, suspicion } = peer;
-    const confirmations = suspicion?.confirmations ?? 0;
-    this.#timer(afterMs, { type: 'suspicionExpired', member: member.id, incarnation, confirmations });
+  /** Another timer with each confirmation: the first to be due decides, and the others find nothing left to do. */
+  #awaitVerdict({ member, incarnation }: Peer, afterMs: number): void {
+    this.#timer(afterMs, { type: 'suspicionExpired', member: member.id, incarnation });
   }
 
   // News (SWIM §4.1)

@@ -12,7 +12,7 @@ import type { MemberId } from './member.ts';
 const confirmationsOf = (members: number): number => (members - 2 < CONFIRMATIONS ? 0 : CONFIRMATIONS);
 
 /** Whole ms that a suspicion lasts without any confirmation to come, among so many live members (oneself counted). */
-export const suspicionMsMin = (members: number): number =>
+const suspicionMsMin = (members: number): number =>
   Math.floor(SUSPICION_FACTOR * Math.max(1, Math.log10(Math.max(1, members))) * PROBE_INTERVAL_MS);
 
 /**

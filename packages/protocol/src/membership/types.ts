@@ -11,7 +11,6 @@ export type TimerInput =
       readonly type: 'suspicionExpired';
       readonly member: MemberId;
       readonly incarnation: number;
-      readonly confirmations: number;
       readonly dueMs: number;
     };
 

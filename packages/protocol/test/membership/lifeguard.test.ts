@@ -75,7 +75,7 @@ describe('Lifeguard §IV-A local health', () => {
 
   for (const timersFirst of [false, true])
     it(`processes that stop for 2 s and run for 64 ms condemn nobody (${timersFirst ? 'timers' : 'datagrams'} first)`, () => {
-      for (let seed = 1; seed <= 4; seed++) {
+      for (let seed = 1; seed <= 3; seed++) {
         const network = new Network({ seed, timersFirst, sampleLag: true });
         const members = membersNamed(20);
         const processes = network.found(members);
@@ -144,7 +144,7 @@ describe('Lifeguard §IV-B suspicion', () => {
     ]);
   });
 
-  it('a timer that a confirmation or a refutation has overtaken does nothing', () => {
+  it('a timer that a refutation has overtaken does nothing, however late', () => {
     const { core, other, third, hear } = duet();
     hear({ state: 'alive', member: third.id, incarnation: 0 });
     const timer = hear({ state: 'suspect', member: third.id, incarnation: 0, accuser: other.id }).find(
@@ -156,7 +156,9 @@ describe('Lifeguard §IV-B suspicion', () => {
       (effect) => effect.type === 'timer',
     )!;
     expect(core.handle(timer.input, 4_000)).toEqual([]);
+    expect(core.handle(timer.input, 400_000)).toEqual([]);
     expect(core.handle(again.input, 4_000)).toMatchObject([{ type: 'notify', change: { to: 'dead', member: third } }]);
+    expect(core.handle(again.input, 4_000)).toEqual([]);
   });
 });
 
@@ -205,5 +207,13 @@ describe('the limit on accusations', () => {
     for (let period = 0; period <= 20; period++) core.handle({ type: 'periodEnded', period, dueMs: 0 }, 0);
     expect(core.members().filter(({ state }) => state === 'suspect')).toHaveLength(ACCUSATIONS_BURST);
     expect(core.counts.accusationsWithheld).toBe(20 - ACCUSATIONS_BURST);
+  });
+
+  it('counts an accusation once, however often its probes fail', () => {
+    const network = new Network({ seed: 8 });
+    const { core } = network.found(membersNamed(3))[0]!;
+    for (let period = 0; period <= 20; period++) core.handle({ type: 'periodEnded', period, dueMs: 0 }, 0);
+    expect(core.members().filter(({ state }) => state === 'suspect')).toHaveLength(2);
+    expect(core.counts.accusationsWithheld).toBe(0);
   });
 });

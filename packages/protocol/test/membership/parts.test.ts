@@ -117,6 +117,25 @@ describe('Lifeguard §IV-A local health', () => {
   });
 });
 
+describe('SWIM §3.1 answers', () => {
+  it('count only from whom they were asked of', () => {
+    const prober = new Prober(seededRandom(1));
+    const [target, requester] = ['t', 'r'].map((name) => ({ member: memberNamed(name) }) as Peer) as [Peer, Peer];
+    const probe = prober.start(target);
+    probe.helpers.add(idOf('h'));
+    prober.ack(probe.number, idOf('x'));
+    prober.ack(probe.number + 1, idOf('t'));
+    expect(probe.acked).toBe(false);
+    prober.ack(probe.number, idOf('h'));
+    expect(probe.acked).toBe(true);
+    const relay = { requester, number: 5, target };
+    const number = prober.relay(relay)!;
+    expect(prober.ack(number, idOf('x'))).toBeUndefined();
+    expect(prober.ack(number, idOf('t'))).toBe(relay);
+    expect([prober.ack(number, idOf('t')), prober.endRelay(number)]).toEqual([undefined, undefined]);
+  });
+});
+
 describe('the window against replays', () => {
   it('takes every number once, and forgets none that it could still take', () => {
     const sequence = fc.array(fc.record({ run: fc.integer({ min: 1, max: 3 }), n: fc.integer({ min: 1, max: 90 }) }));
@@ -213,6 +232,16 @@ describe('SWIM §4.3 round-robin', () => {
     for (const round of rounds) expect(new Set(round).size).toBe(20);
     expect(rounds[0]).not.toEqual(rounds[1]);
     expect(rounds[1]).not.toEqual(rounds[2]);
+  });
+
+  it('passes over nobody when one that had its turn goes', () => {
+    const names = Array.from({ length: 10 }, (_, i) => `m${i}`);
+    const [held] = table(names, 4);
+    for (let i = 0; i < 10; i++) held.next();
+    const probed = [1, 2, 3, 4].map(() => held.next()!);
+    for (const peer of probed.slice(0, 3)) held.set(peer, 'dead', 0, 0);
+    const rest = [1, 2, 3, 4, 5, 6].map(() => held.next()!);
+    expect(new Set([...probed, ...rest]).size).toBe(10);
   });
 
   it('keeps exactly the live ones under any changes, and none waits for more than two rounds', () => {
