@@ -1,3 +1,4 @@
+import { WaggleError } from '@waggle/protocol/base';
 import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -283,11 +284,20 @@ export function describeStore(name: string, make: () => Promise<StoreUnderTest>)
       expect(withoutSeq(await store.records({ ...everything, limit: 10 }))).toEqual([recordOf(3)]);
     });
 
-    it('carries calls out in their order', async () => {
+    it('carries commits out in their order, and a read sees those that have resolved', async () => {
       const commits = Array.from({ length: 50 }, (_, n) => store.commit({ meta: [['last', String(n)]] }));
-      const loaded = store.load();
+      await commits[20];
+      expect(Number((await store.load()).meta.get('last'))).toBeGreaterThanOrEqual(20);
       await Promise.all(commits);
-      expect((await loaded).meta.get('last')).toBe('49');
+      expect((await store.load()).meta.get('last')).toBe('49');
+    });
+
+    it('commits however many reads wait', async () => {
+      const reads = Array.from({ length: 5_000 }, () => store.sealedRange(0, 1_000).catch((error: unknown) => error));
+      await store.commit({ meta: [['a', '1']] });
+      const busy = (await Promise.all(reads)).filter((outcome) => outcome instanceof WaggleError);
+      expect(busy.every(({ code }) => code === 'STORE_BUSY')).toBe(true);
+      expect((await store.load()).meta.get('a')).toBe('1');
     });
 
     it('refuses more waiting calls than its queue is long, and pages longer than allowed', async () => {

@@ -7,15 +7,16 @@ import {
   type UsageRow,
   type WriterId,
 } from '@waggle/protocol/lattice';
-import { REGISTERS_KEPT_EPOCHS, Sealing, type SealedEpoch, type SealingEffect } from '@waggle/protocol/sealing';
+import { REGISTERS_KEPT_EPOCHS, Sealing, type SealingEffect } from '@waggle/protocol/sealing';
 import { edgeAt } from '@waggle/protocol/transparency';
 import type { ReplicaId } from '@waggle/protocol/base';
 import type { Cancel, Clock } from '../clock.ts';
 import { nodeCrypto } from '../node-crypto.ts';
 import type { Batch, IdempotencyRow, Loaded, NewRecord, Store } from '../store/types.ts';
-import { sealedRows, tileReader } from './epochs.ts';
+import { tileReader } from './epochs.ts';
 import { META, type Standing } from './founding.ts';
 import { chainMeta, readChain, readPinned } from './restart.ts';
+import { StagedSeal } from './staged-seal.ts';
 import { UsageBook, type UsageView } from './usage-book.ts';
 
 /** A control register to be written by this replica. */
@@ -77,6 +78,8 @@ export class Driver {
   #sealing!: Sealing;
   /** What the seals on disk have counted of slots that may still grow. */
   #counted: ReadonlyMap<string, Digest> = new Map();
+  #seal: StagedSeal | undefined;
+  #sealingEpoch: Epoch = 0;
   #pending: Pending[] = [];
   /** What sealing wants done: never dropped, written again after a failure. */
   #effects: SealingEffect[] = [];
@@ -115,9 +118,9 @@ export class Driver {
     return this.#sealing.openEpoch;
   }
 
-  /** The epoch to be sealed next; all before it are. */
+  /** The epoch to be sealed next; all before it are, on disk. */
   get sealingEpoch(): Epoch {
-    return this.#sealing.sealingEpoch;
+    return this.#sealingEpoch;
   }
 
   /** Whether the last transaction found the disk full: work would only be refused at its end. */
@@ -199,39 +202,49 @@ export class Driver {
     if (this.#isClosable())
       this.#effects.push(...this.#sealing.handle({ type: 'tick', membersClockMs: null }, clock.nowMs()));
     this.#fetchWanted();
-    const effects = this.#effects;
     const entries = this.#pending.splice(0, ENTRIES_PER_COMMIT_MAX);
-    if (effects.length === 0 && entries.length === 0 && !this.#isFull) return;
-    this.#effects = [];
-    const { batch, control, usage, epoch } = this.#build(entries, effects);
+    if (this.#effects.length === 0 && entries.length === 0 && !this.#isFull) return;
+    const seal = this.#stage();
+    // The seal's effect, and what came after it, waits for the last part.
+    const effects = seal?.isLast === false ? [] : this.#effects.splice(0);
+    const { batch, control, usage, epoch } = this.#build(entries, effects, seal);
     const startedMs = clock.monotonicMs();
     try {
       await store.commit(batch);
     } catch (error) {
-      this.#effects = [...effects, ...this.#effects];
+      this.#effects.unshift(...effects);
       for (const { reject } of entries) reject(error);
-      this.#isFull = error instanceof WaggleError && (error.code === 'STORE_FULL' || error.code === 'STORE_BUSY');
+      this.#isFull = error instanceof WaggleError && error.code === 'STORE_FULL';
       if (this.#isFull) return;
       this.#isClosed = true;
       for (const { reject } of this.#pending.splice(0)) reject(error);
-      onFatal(
-        error instanceof WaggleError ? error : new WaggleError('STORE_FAILED', 'The commit failed', { cause: error }),
-      );
+      onFatal(asFatal(error));
       return;
     }
     this.#isFull = false;
     onCommit?.(clock.monotonicMs() - startedMs, entries.length);
     this.#usage.apply(usage);
-    for (const effect of effects) if (effect.type === 'sealed') this.#forget(effect.sealed);
+    if (seal?.isLast === false) seal.advance();
+    else if (seal !== undefined) this.#forget(seal);
     const { replica } = this.standing;
     for (const { register } of this.#control.apply(replica, control)) this.#deliver(replica, register);
     for (const { resolve } of entries) resolve(epoch);
+  }
+
+  /** The seal that waits to be written, if there is one. */
+  #stage(): StagedSeal | undefined {
+    const [sealed, ...more] = this.#effects.flatMap((effect) => (effect.type === 'sealed' ? [effect.sealed] : []));
+    assert(more.length === 0, 'one seal at a time');
+    if (sealed !== undefined && this.#seal?.sealed !== sealed)
+      this.#seal = new StagedSeal(sealed, this.#usage.covered(sealed), this.#counted);
+    return sealed === undefined ? undefined : this.#seal;
   }
 
   /** What a transaction says, and the registers that are to be shown when it is on disk. */
   #build(
     entries: readonly Pending[],
     effects: readonly SealingEffect[],
+    seal: StagedSeal | undefined,
   ): { batch: Batch; control: ControlRegister[]; usage: UsageRow[]; epoch: Epoch } {
     const { replica, run, keys, cluster } = this.standing;
     const epoch = this.#sealing.openEpoch;
@@ -248,10 +261,10 @@ export class Driver {
       meterings.map(({ record }) => record),
       epoch,
     );
-    const sealed = effects.flatMap((effect) => (effect.type === 'sealed' ? [effect.sealed] : []));
+    const chain = seal?.isLast === true ? chainMeta(seal.sealed.outcome.next) : [];
     const batch: Batch = {
-      ...this.#sealedBatch(sealed),
-      meta: [[META.hlc, this.#options.hlc.last], ...sealed.flatMap(({ outcome }) => chainMeta(outcome.next))],
+      ...(seal === undefined ? {} : this.#sealedBatch(seal)),
+      meta: [[META.hlc, this.#options.hlc.last], ...chain],
       control: control.map((register) => ({ replica, ...register })),
       usage: usage.map((row) => ({
         replica,
@@ -274,15 +287,15 @@ export class Driver {
     return { batch, control, usage, epoch };
   }
 
-  #sealedBatch(sealed: readonly SealedEpoch[]): Batch {
-    assert(sealed.length <= 1, 'one seal for each transaction');
-    const [only] = sealed;
-    if (only === undefined) return {};
+  #sealedBatch(seal: StagedSeal): Batch {
+    if (!seal.isLast) return seal.part();
+    const { replica } = this.standing;
     return {
-      ...sealedRows(only, this.#counted),
-      dropContents: only.release,
-      dropUsage: this.#usage.covered(only).map(({ id }) => id),
-      dropControl: this.#expired(only.epoch).map((key) => ({ replica: this.standing.replica, key })),
+      ...seal.part(),
+      ...seal.rest,
+      dropContents: seal.sealed.release,
+      dropUsage: seal.covered.map(({ id }) => id),
+      dropControl: this.#expired(seal.sealed.epoch).map((key) => ({ replica, key })),
     };
   }
 
@@ -297,10 +310,12 @@ export class Driver {
   }
 
   /** After a seal is on disk: its rows leave the registers and the open figures, its old registers go. */
-  #forget(sealed: SealedEpoch): void {
-    this.#usage.forget(sealed);
+  #forget({ sealed, covered }: StagedSeal): void {
+    this.#seal = undefined;
+    this.#usage.forget(covered);
     this.#control.drop(this.standing.replica, this.#expired(sealed.epoch));
     this.#counted = sealed.outcome.next.counted;
+    this.#sealingEpoch = sealed.epoch + 1;
     this.#options.onSealed?.(sealed.epoch);
   }
 
@@ -316,11 +331,18 @@ export class Driver {
     if (wanted.length === 0) return;
     this.#effects = this.#effects.filter((effect) => effect.type !== 'want');
     for (const digest of wanted)
-      void this.#options.store.content(digest).then((bytes) => {
-        if (bytes === null) return;
-        this.#effects.push(...this.#sealing.handle({ type: 'content', bytes }, this.#options.clock.nowMs()));
-        this.#wake();
-      }, this.#options.onFatal);
+      void this.#options.store.content(digest).then(
+        (bytes) => {
+          if (bytes === null) return;
+          this.#effects.push(...this.#sealing.handle({ type: 'content', bytes }, this.#options.clock.nowMs()));
+          this.#wake();
+        },
+        (error: unknown) => {
+          // Too many readers: asked again with the next transaction.
+          if (error instanceof WaggleError && error.code === 'STORE_BUSY') this.#effects.push({ type: 'want', digest });
+          else this.#options.onFatal(asFatal(error));
+        },
+      );
   }
 
   async #load(): Promise<void> {
@@ -349,6 +371,7 @@ export class Driver {
     const { cluster, replica, run, keys } = standing;
     const chain = await readChain(store, loaded, cluster);
     this.#counted = chain.counted;
+    this.#sealingEpoch = chain.epoch;
     this.#sealing = new Sealing({
       cluster,
       replica,
@@ -370,3 +393,6 @@ export class Driver {
       this.#deliver(writer, register);
   }
 }
+
+const asFatal = (error: unknown): WaggleError =>
+  error instanceof WaggleError ? error : new WaggleError('STORE_FAILED', 'The store failed', { cause: error });

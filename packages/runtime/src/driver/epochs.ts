@@ -42,7 +42,7 @@ const text = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byte
 export function sealedRows(
   sealed: SealedEpoch,
   before: ReadonlyMap<string, Digest>,
-): Pick<Batch, 'sealed' | 'statements' | 'leaves' | 'tiles'> {
+): Required<Pick<Batch, 'sealed' | 'statements' | 'leaves' | 'tiles'>> {
   const details: Details = {
     roster: text(encodeRoster(sealed.roster)),
     nextRoster: text(encodeRoster(sealed.value.nextRoster)),

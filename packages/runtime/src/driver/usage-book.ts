@@ -102,9 +102,9 @@ export class UsageBook {
     });
   }
 
-  /** Lets go of the rows that a seal has counted, once it is on disk. */
-  forget(sealed: SealedEpoch): void {
-    for (const { id, rows } of this.covered(sealed)) {
+  /** Lets go of the rows that a seal covers, once it is on disk. */
+  forget(covered: readonly HeldSlot[]): void {
+    for (const { id, rows } of covered) {
       const writer = usageWriter(id.replica, id.run);
       const keys = rows.map(({ customer, sku }) => usageKey(id.epoch, customer, sku));
       for (const key of keys) {

@@ -103,3 +103,7 @@ export function openDatabase(options: StoreOptions): Database.Database {
     throw asStoreError(error);
   }
 }
+
+/** A second connection to a store that is open, for reading only. */
+export const openReader = (directory: string): Database.Database =>
+  new Database(join(directory, DATABASE_FILE), { readonly: true, fileMustExist: true });

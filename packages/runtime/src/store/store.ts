@@ -21,9 +21,9 @@ import {
   type Store,
   type StoreOptions,
 } from './types.ts';
-import type { Operation, Operations, Reply, Request } from './worker.ts';
+import type { Operations, Reply, Request, Role, WorkerTask } from './worker.ts';
 
-/** Calls that may wait for the worker; the driver has one commit under way at a time, the rest are reads. */
+/** Calls that may wait for a thread; the driver has one commit under way at a time. */
 const CALLS_MAX = 1_024;
 
 /** The threads' code: always the built one, also when the sources run (tests). */
@@ -35,8 +35,8 @@ interface Waiting {
   readonly reject: (error: WaggleError) => void;
 }
 
-/** Calls of operations in the worker, by number. */
-class Calls {
+/** Calls of operations in one of the store's threads, by number. */
+class Calls<R extends Role> {
   readonly #worker: Worker;
   readonly #waiting = new Map<number, Waiting>();
   #lastId = 0;
@@ -47,8 +47,8 @@ class Calls {
   /** Resolves when the worker has ended. */
   readonly exited: Promise<void>;
 
-  constructor(options: StoreOptions) {
-    this.#worker = new Worker(WORKER_URL, { workerData: options, execArgv: [] });
+  constructor(role: R, options: StoreOptions) {
+    this.#worker = new Worker(WORKER_URL, { workerData: { role, options } satisfies WorkerTask, execArgv: [] });
     this.opened = new Promise((resolve, reject) => this.#waiting.set(0, { resolve, reject }));
     this.#worker.on('message', (reply: Reply) => this.#settle(reply));
     this.#worker.on('error', (error) => this.#end(new WaggleError('STORE_FAILED', error.message, { cause: error })));
@@ -79,18 +79,18 @@ class Calls {
     this.#ended ??= new WaggleError('STORE_FAILED', 'Expected an open store, but it is closed');
   }
 
-  call<O extends Operation>(
+  call<O extends string & keyof Operations<R>>(
     operation: O,
-    args: Parameters<Operations[O]>,
+    args: Operations<R>[O] extends (...args: infer A) => unknown ? A : never,
     transfer: ArrayBuffer[] = [],
-  ): Promise<ReturnType<Operations[O]>> {
+  ): Promise<Operations<R>[O] extends (...args: never) => infer V ? V : never> {
     if (this.#ended !== null) return Promise.reject(this.#ended);
     if (this.#waiting.size >= CALLS_MAX && operation !== 'close')
       return Promise.reject(new WaggleError('STORE_BUSY', `Expected at most ${CALLS_MAX} waiting calls of the store`));
     const id = ++this.#lastId;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve: resolve as Waiting['resolve'], reject });
-      this.#worker.postMessage({ id, operation, args } satisfies Request, transfer);
+      this.#worker.postMessage({ id, operation, args: args as readonly unknown[] } satisfies Request, transfer);
     });
   }
 }
@@ -112,7 +112,10 @@ async function loadAll<T>(read: (after: Row | null) => Promise<Chunk<T>>, take: 
 /** Writes a file of records in a thread of its own: commits go on meanwhile. */
 async function writeRecordFile(task: RecordFileTask): Promise<void> {
   const worker = new Worker(RECORD_WORKER_URL, { workerData: task, execArgv: [] });
-  const [outcome] = (await once(worker, 'message')) as [Outcome];
+  const ended = once(worker, 'exit').then((): [Outcome] => [
+    { code: 'STORE_FAILED', message: 'Expected a word from the thread that writes a file of records' },
+  ]);
+  const [outcome] = (await Promise.race([once(worker, 'message'), ended])) as [Outcome];
   if ('code' in outcome) throw new WaggleError(outcome.code, outcome.message);
 }
 
@@ -124,24 +127,35 @@ const fileBytes = async (path: string): Promise<number> => {
   }
 };
 
-/**
- * Opens the store of a data directory, which must be locked, or creates it. It runs in a thread of its own. Throws
- * `DATA_DAMAGED` and `DATA_NEWER`, having written nothing, `STORE_FULL` and `STORE_FAILED`.
- */
-export async function openStore(options: StoreOptions): Promise<Store> {
-  const calls = new Calls(options);
+/** A thread that has opened the store. */
+async function started<R extends Role>(role: R, options: StoreOptions): Promise<Calls<R>> {
+  const calls = new Calls(role, options);
   try {
     await calls.opened;
+    return calls;
   } catch (error) {
     await calls.exited;
     throw error;
   }
+}
+
+/**
+ * Opens the store of a data directory, which must be locked, or creates it. It runs in two threads of its own. Throws
+ * `DATA_DAMAGED` and `DATA_NEWER`, having written nothing, `STORE_FULL` and `STORE_FAILED`.
+ */
+export async function openStore(options: StoreOptions): Promise<Store> {
+  const calls = await started('writing', options);
+  const reads = await started('reading', options).catch(async (error: unknown) => {
+    await calls.call('close', []);
+    await calls.exited;
+    throw error;
+  });
   let closing: Promise<void> | null = null;
   let rolling: Promise<unknown> | null = null;
 
   async function recordsPage(query: RecordQuery): Promise<RequestRecord[]> {
     checkPage(query.limit, RECORDS_PAGE_MAX);
-    return calls.call('records', [query]);
+    return reads.call('records', [query]);
   }
 
   async function* streamRecords(query: Omit<RecordQuery, 'limit' | 'after'>): AsyncGenerator<RequestRecord> {
@@ -170,9 +184,14 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   }
 
   async function close(): Promise<void> {
-    const closed = calls.call('close', []);
-    calls.refuse();
+    const unread = reads.call('close', []);
+    reads.refuse();
     try {
+      // The last connection moves the write-ahead log into the database, which a reader cannot.
+      await unread;
+      await reads.exited;
+      const closed = calls.call('close', []);
+      calls.refuse();
       await closed;
     } finally {
       await calls.exited;
@@ -182,15 +201,15 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   }
 
   return {
-    load: () => calls.call('load', []),
+    load: () => reads.call('load', []),
     loadControl: (onChunk) =>
       loadAll(
-        (after) => calls.call('controlFrom', [after]),
+        (after) => reads.call('controlFrom', [after]),
         (chunk) => onChunk(controlRows(chunk)),
       ),
     loadUsage: (onChunk) =>
       loadAll(
-        (after) => calls.call('usageFrom', [after]),
+        (after) => reads.call('usageFrom', [after]),
         (chunk) => onChunk(usageRows(chunk)),
       ),
     async commit(batch) {
@@ -198,34 +217,34 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       await calls.call('commit', [wire], transfer);
     },
     async sealedEpoch(epoch) {
-      const [found] = await calls.call('sealedRange', [epoch, 1]);
+      const [found] = await reads.call('sealedRange', [epoch, 1]);
       return found?.epoch === epoch ? found : null;
     },
     async sealedRange(from, limit) {
       checkPage(limit, SEALED_PAGE_MAX);
-      return calls.call('sealedRange', [from, limit]);
+      return reads.call('sealedRange', [from, limit]);
     },
     async statements(epoch, afterLeaf, limit) {
       checkPage(limit, STATEMENTS_PAGE_MAX);
-      return calls.call('statements', [epoch, afterLeaf ?? -1, limit]);
+      return reads.call('statements', [epoch, afterLeaf ?? -1, limit]);
     },
     async statementsOf(customer, fromEpoch, toEpoch, limit) {
       checkPage(limit, STATEMENTS_PAGE_MAX);
-      return calls.call('statementsOf', [customer, fromEpoch, toEpoch, limit]);
+      return reads.call('statementsOf', [customer, fromEpoch, toEpoch, limit]);
     },
     async leaves(from, to) {
       assert(to - from <= LEAVES_PAGE_MAX, `at most ${LEAVES_PAGE_MAX} leaves, not ${to - from}`);
-      return calls.call('leaves', [from, to]);
+      return reads.call('leaves', [from, to]);
     },
-    tile: (level, index) => calls.call('tile', [level, index]),
-    content: (digest) => calls.call('content', [digest]),
+    tile: (level, index) => reads.call('tile', [level, index]),
+    content: (digest) => reads.call('content', [digest]),
     async contentDigests(after, limit) {
       checkPage(limit, CONTENTS_PAGE_MAX);
-      return calls.call('contentDigests', [after ?? '', limit]);
+      return reads.call('contentDigests', [after ?? '', limit]);
     },
     records: recordsPage,
     streamRecords,
-    idempotency: (customer, key, nowMs) => calls.call('idempotency', [customer, key, nowMs]),
+    idempotency: (customer, key, nowMs) => reads.call('idempotency', [customer, key, nowMs]),
     async rollRecords(epochBefore) {
       if (rolling !== null) throw new WaggleError('STORE_BUSY', 'Expected one call of rollRecords at a time');
       const under = roll(epochBefore);

@@ -193,12 +193,10 @@ export const CONTENTS_PAGE_MAX = 10_000;
 export const LEAVES_PAGE_MAX = 256;
 /** Expired results that one commit drops at most. */
 export const DROP_IDEMPOTENCY_MAX = 1_000;
-/** Rows of all kinds in one batch. */
-export const BATCH_ROWS_MAX = 1_000_000;
 
 /**
- * What a node keeps on disk. Calls are carried out one after the other, in the order they were made. Every call may
- * throw `STORE_BUSY` (too many are waiting), `STORE_FAILED` (the disk failed or the store is closed: every later call
+ * What a node keeps on disk. Commits are carried out one after the other, in the order they were made; a read sees every
+ * commit that had resolved when it was asked for, and keeps none waiting. Every call may throw `STORE_BUSY` (too many are waiting), `STORE_FAILED` (the disk failed or the store is closed: every later call
  * fails too) and `DATA_DAMAGED` (what was read is not what was written).
  */
 export interface Store {

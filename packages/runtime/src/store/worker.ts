@@ -1,17 +1,16 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { assert, WaggleError } from '@waggle/protocol/base';
 import { committer } from './commit.ts';
-import { openDatabase } from './database.ts';
+import { openDatabase, openReader } from './database.ts';
 import { outcomeOf, type Outcome } from './failures.ts';
 import { reader } from './reads.ts';
 import { roller } from './roll.ts';
 import type { StoreOptions } from './types.ts';
 
-/** What the worker does for the main thread; arguments and results cross by structured clone. */
-function operations(options: StoreOptions) {
+/** What the writing thread does for the main thread; arguments and results cross by structured clone. */
+function writing(options: StoreOptions) {
   const database = openDatabase(options);
   return {
-    ...reader(database),
     ...roller(database, options.directory),
     commit: committer(database),
     close(): void {
@@ -20,12 +19,25 @@ function operations(options: StoreOptions) {
     },
   };
 }
-export type Operations = ReturnType<typeof operations>;
-export type Operation = keyof Operations;
+
+/** And the reading one, which sees what is committed: however much is read, no commit waits for it. */
+function reading({ directory }: StoreOptions) {
+  const database = openReader(directory);
+  return { ...reader(database), close: () => void database.close() };
+}
+
+const ROLES = { writing, reading };
+export type Role = keyof typeof ROLES;
+export type Operations<R extends Role> = ReturnType<(typeof ROLES)[R]>;
+
+export interface WorkerTask {
+  readonly role: Role;
+  readonly options: StoreOptions;
+}
 
 export interface Request {
   readonly id: number;
-  readonly operation: Operation;
+  readonly operation: string;
   readonly args: readonly unknown[];
 }
 /** `id` 0 answers the start. */
@@ -47,14 +59,15 @@ function answer(id: number, work: () => unknown): Outcome {
   return outcome;
 }
 
-let opened: Operations | undefined;
+let opened: Operations<Role> | undefined;
 answer(0, () => {
-  opened = operations(workerData as StoreOptions);
+  const { role, options } = workerData as WorkerTask;
+  opened = ROLES[role](options);
 });
 const store = opened;
 if (store !== undefined)
   port.on('message', ({ id, operation, args }: Request) => {
-    const run = store[operation] as (...args: readonly unknown[]) => unknown;
+    const run = store[operation as keyof typeof store] as (...args: readonly unknown[]) => unknown;
     answer(id, () => run(...args));
     if (operation === 'close') port.close();
   });

@@ -315,6 +315,44 @@ describe('the driver of a cluster of one', () => {
     await second.close();
   });
 
+  it('a large seal goes to disk in parts, meterings between them, and survives a crash between any two', async () => {
+    const customers = 10_000;
+    const first = await start();
+    await Promise.all(
+      Array.from({ length: customers }, (_, i) => first.driver.meter(metering(one(1), `c${i}` as CustomerId))),
+    );
+    await first.close();
+    let parts = 0;
+    for (let crashAt = 1; ; crashAt++) {
+      let written = 0;
+      const crash = new AbortController();
+      const running = await start(
+        (store) =>
+          committing(store, async (batch) => {
+            if ((batch.leaves?.length ?? 0) > 0 && ++written > crashAt)
+              throw new WaggleError('STORE_FAILED', 'crashed on purpose');
+            await store.commit(batch);
+          }),
+        () => crash.abort(),
+      );
+      clock.advance(EPOCH_MS);
+      const done = sealed(running, 0).then(() => true);
+      const crashed = new Promise<boolean>((resolve) => crash.signal.addEventListener('abort', () => resolve(false)));
+      const isDone =
+        running.driver.sealingEpoch > 0 || (!crash.signal.aborted && (await Promise.race([done, crashed])));
+      if (!isDone) {
+        await running.close();
+        continue;
+      }
+      parts = written;
+      expect(running.driver.unsealed.usage(0)).toEqual(ZERO_USAGE);
+      expect((await auditTotals(running)).requests).toBe(customers);
+      await running.close();
+      break;
+    }
+    expect(parts).toBeGreaterThan(2);
+  });
+
   it('many meterings at once share transactions and all count', async () => {
     let commits = 0;
     const running = await start((store) =>
