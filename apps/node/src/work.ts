@@ -87,8 +87,17 @@ export class Work {
   }
 
   /**
-   * Carries an order out and meters it. Failures of the work are in the outcome, metered as well; thrown is only what leaves
-   * nothing metered: `DRAINING`, `STORE_FULL`, `STORE_FAILED`, `STORE_BUSY`.
+   * Takes a place among the customer's requests in flight, and gives what gives it back: before its body is read, until its
+   * answer is written. Throws `LIMIT_EXCEEDED`.
+   */
+  admits(customer: CustomerId): () => void {
+    const { identity, clock } = this.#node;
+    return this.#admission.enter(customer, identity.limits(customer), clock.monotonicMs());
+  }
+
+  /**
+   * Carries out an order that has a place, and meters it. Failures of the work are in the outcome, metered as well; thrown is
+   * only what leaves nothing metered: `DRAINING`, `STORE_FULL`, `STORE_FAILED`, `STORE_BUSY`.
    */
   carryOut(order: Order): Promise<Outcome> {
     return this.#track(this.#carryOut(order));
@@ -110,22 +119,41 @@ export class Work {
     const { driver } = this.#node;
     if (this.#node.isDraining) throw new WaggleError('DRAINING');
     if (driver.isFull) throw new WaggleError('STORE_FULL');
-    if (order.idempotencyKey === undefined) return this.#meter(order, order.body.length, await this.#run(order), null);
-    return this.#carryOutOnce(order, order.idempotencyKey);
+    let plan: ResizePlan;
+    try {
+      plan = this.plan(order);
+      if (order.body.length === 0)
+        throw new WaggleError('BODY_EMPTY', 'Expected a picture as the body of the request, received nothing');
+    } catch (error) {
+      if (!(error instanceof WaggleError)) throw error;
+      return this.#meter(order, order.body.length, { ...NO_WORK, error }, null);
+    }
+    if (order.idempotencyKey !== undefined) return this.#carryOutOnce(order, plan, order.idempotencyKey);
+    return this.#meter(order, order.body.length, await this.#run(order, plan), null);
   }
 
-  /** One after the other under one key: the first is metered, the others are repeats of it. */
-  async #carryOutOnce(order: Order, idempotencyKey: string): Promise<Outcome> {
+  /** One after the other under one key: the first is metered, the others are repeats of it. Waiting counts for the deadline. */
+  async #carryOutOnce(order: Order, plan: ResizePlan, idempotencyKey: string): Promise<Outcome> {
+    const { identity, clock, store } = this.#node;
     const key = digest(order.customer, idempotencyKey);
     const before = this.#keyed.get(key);
+    const arrivedMs = clock.monotonicMs();
     const outcome = (async () => {
-      await before?.catch(() => undefined);
-      const request = digest(order.operation, jcs(order.params as Json), order.accept ?? '', order.body);
-      const kept = await this.#node.store.idempotency(order.customer, key, this.#node.clock.nowMs());
-      if (kept !== null) return this.#repeat(order, kept, request);
-      const expiresMs = this.#node.clock.nowMs() + IDEMPOTENCY_MS;
+      const { deadlineMs } = identity.limits(order.customer);
+      if (before !== undefined && !(await this.#within(before, deadlineMs))) {
+        const error = new WaggleError(
+          'RESIZE_DEADLINE',
+          `Expected a result within ${deadlineMs} ms, still waiting for another request under the idempotency key`,
+        );
+        return this.#meter(order, order.body.length, { ...NO_WORK, error }, null);
+      }
+      const waitedMs = clock.monotonicMs() - arrivedMs;
+      const request = digest(order.operation, jcs(plan as unknown as Json), order.body);
+      const kept = await store.idempotency(order.customer, key, clock.nowMs());
+      if (kept !== null) return this.#repeat(order, plan, kept, request, waitedMs);
+      const expiresMs = clock.nowMs() + IDEMPOTENCY_MS;
       const row = { customer: order.customer, key, requestHash: request, result: '', expiresMs, repeats: 0 };
-      return this.#meter(order, order.body.length, await this.#run(order), row);
+      return this.#meter(order, order.body.length, await this.#run(order, plan, waitedMs), row);
     })();
     this.#keyed.set(key, outcome);
     try {
@@ -135,7 +163,26 @@ export class Work {
     }
   }
 
-  async #repeat(order: Order, kept: IdempotencyRow, request: string): Promise<Outcome> {
+  /** Whether it settles, one way or the other, within that many ms. */
+  async #within(promise: Promise<unknown>, ms: number): Promise<boolean> {
+    let cancel: (() => void) | undefined;
+    const late = new Promise<boolean>((resolve) => (cancel = this.#node.clock.after(ms, () => resolve(false))));
+    const settled = promise.then(
+      () => true,
+      () => true,
+    );
+    const inTime = await Promise.race([settled, late]);
+    cancel?.();
+    return inTime;
+  }
+
+  async #repeat(
+    order: Order,
+    plan: ResizePlan,
+    kept: IdempotencyRow,
+    request: string,
+    waitedMs: number,
+  ): Promise<Outcome> {
     const refused =
       kept.requestHash !== request
         ? new WaggleError(
@@ -149,55 +196,40 @@ export class Work {
             )
           : undefined;
     if (refused !== undefined) return this.#meter(order, order.body.length, { ...NO_WORK, error: refused }, null);
-    const job = await this.#run(order);
+    const job = await this.#run(order, plan, waitedMs);
     if (job.error !== undefined) return this.#meter(order, order.body.length, job, null);
     const { usage, epoch, receipt } = JSON.parse(kept.result) as Pick<Outcome, 'usage' | 'epoch' | 'receipt'>;
     const again = await this.#commit(order, job, ZERO_USAGE, { ...kept, repeats: kept.repeats + 1 });
     return { ...again, usage, epoch, receipt, isRepeat: true };
   }
 
-  /** Admission, plan and work. Failures are values: they are metered like the rest. */
-  async #run(order: Order): Promise<Job> {
-    const { identity, clock, pool } = this.#node;
-    let leave: (() => void) | undefined;
-    try {
-      const limits = identity.limits(order.customer);
-      leave = this.#admission.enter(order.customer, limits, clock.monotonicMs());
-      const plan = this.#plan(order);
-      if (order.body.length === 0)
-        throw new WaggleError('BODY_EMPTY', 'Expected a picture as the body of the request, received nothing');
-      return jobOf(
-        plan,
-        await pool.run({
-          op: order.operation,
-          body: order.body,
-          plan,
-          limits,
-          customer: order.customer,
-          signal: order.signal,
-        }),
-      );
-    } catch (error) {
-      if (error instanceof WaggleError) return { ...NO_WORK, error };
-      throw error;
-    } finally {
-      leave?.();
-    }
+  /** The work itself. Failures are values: they are metered like the rest. */
+  async #run(order: Order, plan: ResizePlan, waitedMs = 0): Promise<Job> {
+    const { identity, pool } = this.#node;
+    const limits = identity.limits(order.customer);
+    const deadlineMs = Math.max(1, limits.deadlineMs - waitedMs);
+    const { operation: op, body, customer, signal } = order;
+    return jobOf(plan, await pool.run({ op, body, plan, limits: { ...limits, deadlineMs }, customer, signal }));
   }
 
-  /** The plan of the parameters, over those of the preset that they name. Throws `REQUEST_INVALID`. */
-  #plan(order: Order): ResizePlan {
-    const { preset: name, ...params } = order.params;
-    if (order.operation === 'inspect' && Object.keys(order.params).length > 0)
-      throw new WaggleError('REQUEST_INVALID', `Expected no parameters, received ${Object.keys(order.params)[0]}`);
-    if (name === undefined) return parsePlan(params, order.accept);
-    const preset = typeof name === 'string' ? this.#node.identity.preset(order.customer, name) : undefined;
+  /** The plan of an order's parameters, over those of the preset that they name. Throws `REQUEST_INVALID`. */
+  plan({
+    operation,
+    customer,
+    params: given,
+    accept,
+  }: Pick<Order, 'operation' | 'customer' | 'params' | 'accept'>): ResizePlan {
+    const { preset: name, ...params } = given;
+    if (operation === 'inspect' && Object.keys(given).length > 0)
+      throw new WaggleError('REQUEST_INVALID', `Expected no parameters, received ${Object.keys(given)[0]}`);
+    if (name === undefined) return parsePlan(params, accept);
+    const preset = typeof name === 'string' ? this.#node.identity.preset(customer, name) : undefined;
     if (preset === undefined)
       throw new WaggleError(
         'REQUEST_INVALID',
         `Expected the name of a preset, received ${JSON.stringify(name)?.slice(0, 80)}`,
       );
-    return parsePlan({ ...preset, ...params }, order.accept);
+    return parsePlan({ ...preset, ...params }, accept);
   }
 
   /** What a finished or failed job costs, committed. */

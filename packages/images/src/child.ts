@@ -2,7 +2,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { FrameReader, frameHead, type JobRequest, type WorkerMessage } from './messages.ts';
+import { FrameReader, frameHead, parseWorkerMessage, type JobRequest, type WorkerMessage } from './messages.ts';
 
 /** The built worker: the same file whether this runs from `src` or from `dist`. */
 const WORKER = fileURLToPath(new URL('../dist/worker.js', import.meta.url));
@@ -74,19 +74,24 @@ export class Child {
       this.#stderr = (this.#stderr + text).slice(-STDERR_LENGTH_MAX);
     });
     this.#socket = (this.#process.stdio[3] as Socket | null) ?? undefined;
-    const reader = new FrameReader<WorkerMessage>((message, body) => {
-      this.#cpuReportedMicros = message.cpuTotalMicros;
-      // What was said about earlier jobs must not explain the end of a later one.
-      this.#stderr = '';
-      events.onMessage(message, body);
+    let arrived: { readonly message: WorkerMessage; readonly body: Buffer }[] = [];
+    const reader = new FrameReader<unknown>((message, body) => {
+      arrived.push({ message: parseWorkerMessage(message), body });
     });
     this.#socket?.on('data', (chunk: Buffer) => {
       try {
         reader.push(chunk);
       } catch {
         // A process that a picture has taken over may say anything; it ends as one that crashed.
+        arrived = [];
         this.#readCpu();
         this.#process.kill('SIGKILL');
+      }
+      for (const { message, body } of arrived.splice(0)) {
+        this.#cpuReportedMicros = message.cpuTotalMicros;
+        // What was said about earlier jobs must not explain the end of a later one.
+        this.#stderr = '';
+        events.onMessage(message, body);
       }
     });
     // The socket closes before the process is reaped: the last moment to read its time.

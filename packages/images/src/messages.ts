@@ -1,7 +1,7 @@
-import { fromUtf8, utf8, WaggleError, type ErrorCode } from '@waggle/protocol/base';
+import { ERRORS, fromUtf8, utf8, WaggleError, type ErrorCode } from '@waggle/protocol/base';
 import type { PlannedPicture, SourceHeader } from './geometry.ts';
 import type { Limits } from './limits.ts';
-import type { ResizePlan } from './plan.ts';
+import type { OutputFormat, ResizePlan } from './plan.ts';
 
 /*
  * What pool and worker say to each other over a socket pair: frames of
@@ -119,4 +119,51 @@ export class FrameReader<T> {
     this.#filled = 0;
     this.#onFrame(message, body);
   }
+}
+
+/** More pixels, bytes and µs than the limits let any one job have: sums of them stay far below 2^53. */
+const FIGURE_MAX = 2 ** 34;
+const isCount = (value: unknown, max = FIGURE_MAX): boolean =>
+  Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= max;
+const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null;
+const OUTPUT_FORMATS: ReadonlySet<unknown> = new Set<OutputFormat>(['jpeg', 'png', 'webp', 'avif', 'gif']);
+
+/** A picture's header, as far as the parent reckons with it. */
+const isHeader = (value: unknown): boolean =>
+  isObject(value) &&
+  OUTPUT_FORMATS.has(value['format']) &&
+  ['width', 'height', 'frames', 'bytes'].every((name) => isCount(value[name]));
+
+const isError = (value: unknown): boolean =>
+  isObject(value) &&
+  typeof value['code'] === 'string' &&
+  Object.hasOwn(ERRORS, value['code']) &&
+  typeof value['message'] === 'string';
+
+const DONE_COUNTS = ['rssBytes', 'cpuMicros', 'pixelsIn', 'pixelsOut'] as const;
+
+/**
+ * What a worker says, believed no further than its form: a picture may have taken the process over. Throws `DECODE_FAILED`.
+ * Figures that lie stay within what a counter can hold.
+ */
+export function parseWorkerMessage(value: unknown): WorkerMessage {
+  const is =
+    isObject(value) &&
+    isCount(value['cpuTotalMicros'], Number.MAX_SAFE_INTEGER) &&
+    (value['type'] === 'ready' ||
+      (value['type'] === 'done' &&
+        DONE_COUNTS.every((name) => isCount(value[name])) &&
+        (value['estimateMicros'] === undefined || isCount(value['estimateMicros'])) &&
+        (value['input'] === undefined || isHeader(value['input'])) &&
+        (value['output'] === undefined || isHeader(value['output'])) &&
+        (value['error'] === undefined
+          ? value['output'] !== undefined || value['input'] === undefined
+          : isError(value['error']))));
+  if (!is)
+    throw new WaggleError(
+      'DECODE_FAILED',
+      `Expected a report of a worker, received ${JSON.stringify(value)?.slice(0, 80)}`,
+    );
+  return value as unknown as WorkerMessage;
 }

@@ -383,6 +383,7 @@ export class Pool {
 
   #onMessage(child: Child, message: WorkerMessage, body: Buffer): void {
     if (message.type === 'ready') {
+      if (!this.#starting.has(child)) return child.kill();
       clearTimeout(this.#starting.get(child));
       this.#starting.delete(child);
       this.#idle.push(child);

@@ -1,7 +1,7 @@
 import { WaggleError } from '@waggle/protocol/base';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { FrameReader, frameHead, type WorkerMessage } from '../src/messages.ts';
+import { FrameReader, frameHead, parseWorkerMessage, type WorkerMessage } from '../src/messages.ts';
 
 const ready = (cpuTotalMicros: number): WorkerMessage => ({ type: 'ready', cpuTotalMicros });
 
@@ -34,5 +34,38 @@ describe('frames', () => {
       prefix.writeUInt32LE(body!, 4);
       expect(() => new FrameReader(() => {}).push(prefix)).toThrow(WaggleError);
     }
+  });
+});
+
+describe('reports of a worker', () => {
+  const picture = { format: 'jpeg', width: 4, height: 3, frames: 1, bytes: 100 };
+  const figures = { cpuTotalMicros: 5, rssBytes: 1, cpuMicros: 2, pixelsIn: 12, pixelsOut: 12 };
+  const done = { type: 'done', ...figures, input: picture, output: picture, estimateMicros: 9 };
+  const failed = { type: 'done', ...figures, error: { code: 'IMAGE_CORRUPT', message: 'm' } };
+
+  it('are taken as they are', () => {
+    for (const message of [{ type: 'ready', cpuTotalMicros: 0 }, done, failed])
+      expect(parseWorkerMessage(message)).toEqual(message);
+  });
+
+  it('are refused with any figure that is no count, and with anything else that is not theirs', () => {
+    const lies = [-5, 1.5, 'x', null, 2 ** 60, Number.NaN, {}];
+    for (const name of Object.keys(figures))
+      for (const lie of lies)
+        expect(() => parseWorkerMessage({ ...done, [name]: lie }), `${name} ${String(lie)}`).toThrow(WaggleError);
+    for (const lie of [...lies, { ...picture, format: 'bmp' }, { ...picture, width: -1 }])
+      expect(() => parseWorkerMessage({ ...done, output: lie })).toThrow(WaggleError);
+    for (const error of [
+      { code: 'NO_SUCH', message: 'm' },
+      { code: 'toString', message: 'm' },
+      { code: 'IMAGE_CORRUPT' },
+      'x',
+    ])
+      expect(() => parseWorkerMessage({ ...failed, error })).toThrow(WaggleError);
+    fc.assert(
+      fc.property(fc.jsonValue(), (value) => {
+        expect(() => parseWorkerMessage(value)).toThrow(WaggleError);
+      }),
+    );
   });
 });
