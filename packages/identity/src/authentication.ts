@@ -43,11 +43,6 @@ export class Authentication {
     return this.#tokens.get(id);
   }
 
-  /** Tokens, revoked ones included. */
-  get tokenCount(): number {
-    return this.#tokens.size;
-  }
-
   /** All tokens, revoked ones included, in no particular order. */
   get tokens(): Iterable<readonly [KeyId, TokenFact]> {
     return this.#tokens;

@@ -51,9 +51,9 @@ export type KeyView = CredentialView & { readonly scopes: readonly Scope[] };
 /** A token as lists show it. */
 export type TokenView = CredentialView & { readonly role: TokenRole; readonly name: string };
 
-/** Keys of one customer, revoked ones included. */
+/** Keys of one customer that are in force. Revoked ones stay, as all facts do. */
 const KEYS_PER_CUSTOMER_MAX = 1_000;
-/** Tokens of a cluster, revoked ones included. */
+/** Tokens of a cluster that are in force. */
 const TOKENS_MAX = 10_000;
 /** Entries of a page of customers or of the audit log. */
 export const PAGE_MAX = 1_000;
@@ -257,10 +257,11 @@ export class Identity {
     const known = SCOPES.filter((scope) => scopes.includes(scope));
     if (known.length === 0 || known.length !== new Set(scopes).size)
       invalid(`one or more of ${SCOPES.join(', ')} for scopes`, scopes);
-    if (this.#views.authentication.keys.of(record).length >= KEYS_PER_CUSTOMER_MAX)
+    const inForce = this.listKeys(customer).filter(({ revoked }) => !revoked);
+    if (inForce.length >= KEYS_PER_CUSTOMER_MAX)
       throw new WaggleError(
         'REQUEST_INVALID',
-        `Expected at most ${KEYS_PER_CUSTOMER_MAX} keys of a customer, received one more`,
+        `Expected at most ${KEYS_PER_CUSTOMER_MAX} keys of a customer in force, received one more`,
       );
     const { id, text } = makeCredential('wgl', random);
     const fact = {
@@ -340,8 +341,8 @@ export class Identity {
       if (known.role !== role) invalid(`the role ${known.role} that token ${id} has`, role);
       return { id, token: text, createdAt: rfc3339(known.createdMs), writes: [] };
     }
-    if (this.#views.authentication.tokenCount >= TOKENS_MAX)
-      throw new WaggleError('REQUEST_INVALID', `Expected at most ${TOKENS_MAX} tokens, received one more`);
+    if (this.listTokens().filter(({ revoked }) => !revoked).length >= TOKENS_MAX)
+      throw new WaggleError('REQUEST_INVALID', `Expected at most ${TOKENS_MAX} tokens in force, received one more`);
     const fact = { role, name, hash: base64.encode(hash), createdMs: context.nowMs };
     const writes = this.#audited(context, 'token.create', id, { role, name }, [write(`fact/token/${id}`, fact)]);
     return { id, token: text, createdAt: rfc3339(context.nowMs), writes };

@@ -217,6 +217,18 @@ describe('keys', () => {
   });
 });
 
+describe('rotation', () => {
+  it('never runs out: what was revoked does not count against the keys that a customer may have', () => {
+    const node = new TestNode('a');
+    node.do(node.identity.createCustomer(node.context, { id: 'acme', name: 'Acme' }));
+    const ids = Array.from({ length: 1_000 }, () => node.do(node.identity.issueKey(node.context, 'acme')).id);
+    expect(codeOf(() => node.identity.issueKey(node.context, 'acme'))).toBe('REQUEST_INVALID');
+    node.do(node.identity.revokeKey(node.context, 'acme', ids[0]!));
+    expect(node.do(node.identity.issueKey(node.context, 'acme')).id).toMatch(/^[0-9A-Za-z]{12}$/);
+    expect(codeOf(() => node.identity.issueKey(node.context, 'acme'))).toBe('REQUEST_INVALID');
+  });
+});
+
 describe('tokens', () => {
   it('are made or brought, and listed', () => {
     const node = new TestNode('a');
