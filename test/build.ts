@@ -7,6 +7,7 @@ const PROJECTS = [
   'packages/identity',
   'packages/images',
   'packages/runtime',
+  'packages/client',
   'apps/verify',
   'apps/node',
 ];

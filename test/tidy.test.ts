@@ -25,11 +25,13 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   'packages/identity': ['protocol'],
   'packages/images': ['protocol'],
   'packages/runtime': ['protocol'],
+  // Customers take it into their programs, browsers included: it stands alone.
+  'packages/client': [],
   'apps/verify': ['protocol'],
   'apps/node': ['protocol', 'identity', 'images', 'runtime'],
 };
 /** The folders of the core, lowest first: each imports only from those before it, and only through their `index.ts`. */
-const CORE = ['base', 'lattice', 'membership', 'replication', 'usage', 'transparency', 'sealing', 'audit'];
+const CORE = ['base', 'lattice', 'membership', 'replication', 'usage', 'transparency', 'sealing', 'authority', 'audit'];
 /** The only npm packages that the core may use: pure functions of their arguments. */
 const CORE_PACKAGES = new Set(['@scure/base', 'canonicalize']);
 /** Packages that one package alone imports. */

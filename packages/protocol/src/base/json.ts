@@ -12,6 +12,12 @@ export function jcs(value: Json): string {
   return text;
 }
 
+/**
+ * The JCS text of a value whose objects were written down with their keys in order: the same bytes at a fifth of the time,
+ * for what there are a hundred thousand of. Asserts nothing: the tests of each format hold it against `jcs`.
+ */
+export const jcsOrdered = (value: Json): string => JSON.stringify(value);
+
 /** The JCS text as UTF-8 bytes. */
 export const jcsBytes = (value: Json): Uint8Array<ArrayBuffer> => utf8(jcs(value));
 

@@ -56,15 +56,17 @@ export const CHUNKS_PER_GET = 16;
 export const CONTENT_BYTES_MAX = 64 * 1024 * 1024;
 /** Contents in memory to be served, in bytes; the rest is loaded when asked for. */
 export const CONTENT_CACHE_BYTES_MAX = 2 * CONTENT_BYTES_MAX;
-/** Contents fetched at once, and wanted at all. */
-export const FETCHES_MAX = 4;
-export const WANTED_MAX = 4_096;
+/** Contents fetched at once, their bytes, and contents wanted at all. */
+export const FETCHES_MAX = 16;
+export const FETCH_BYTES_MAX = 2 * CONTENT_BYTES_MAX;
+export const WANTED_MAX = 16_384;
 /** Contents that are being loaded for others, and who may wait for each. */
 export const LOADS_MAX = 256;
 export const LOAD_WAITERS_MAX = 64;
-/** How long to wait for who has a content, and before asking again when nobody had it, in ms. */
+/** How long to wait for who has a content, and before asking again when nobody had it (doubled each time), in ms. */
 export const ASK_MS = 1_000;
 export const RETRY_MS = 1_000;
+export const RETRY_MS_MAX = 8_000;
 /** A transfer of which nothing comes for so long, in ms, is asked for again; after so many times in a row, of someone else. */
 export const STALL_MS = 1_000;
 export const STALLS_MAX = 5;

@@ -5,10 +5,12 @@ import {
   CHUNKS_PER_GET,
   CONTENT_CACHE_BYTES_MAX,
   FANOUT,
+  FETCH_BYTES_MAX,
   FETCHES_MAX,
   LOAD_WAITERS_MAX,
   LOADS_MAX,
   RETRY_MS,
+  RETRY_MS_MAX,
   STALL_MS,
   STALLS_MAX,
   WANTED_MAX,
@@ -24,7 +26,9 @@ interface Fetch {
   state: 'queued' | 'asking' | 'fetching' | 'resting';
   /** Members asked that have not answered. */
   readonly asked: Set<ReplicaId>;
-  /** Members that failed it: not asked again before all others. */
+  /** Who is said to have it: asked first. */
+  readonly hint: ReplicaId | undefined;
+  /** Members that lacked or failed it: not asked again before all others. */
   readonly failed: Set<ReplicaId>;
   provider: ReplicaId | null;
   length: number;
@@ -35,6 +39,8 @@ interface Fetch {
   /** What was received when the timer was last set, and how often in a row nothing has come since. */
   mark: number;
   stalls: number;
+  /** How often in a row nobody had it. */
+  rests: number;
 }
 
 type FrameOf<T extends Frame['type']> = Extract<Frame, { type: T }>;
@@ -61,12 +67,17 @@ export class Contents {
     this.#crypto = crypto;
   }
 
-  want(digest: Digest, live: readonly ReplicaId[]): void {
-    if (this.#wanted.has(digest) || this.#wanted.size >= WANTED_MAX) return;
+  want(digest: Digest, hint: ReplicaId | undefined, live: readonly ReplicaId[]): void {
+    if (this.#wanted.has(digest)) return;
+    if (this.#wanted.size >= WANTED_MAX) {
+      this.#outbox.stats.wantsRefused++;
+      return;
+    }
     this.#wanted.set(digest, {
       digest,
       step: 0,
       state: 'queued',
+      hint,
       asked: new Set(),
       failed: new Set(),
       provider: null,
@@ -76,6 +87,7 @@ export class Contents {
       windowEnd: 0,
       mark: 0,
       stalls: 0,
+      rests: 0,
     });
     this.#next(live);
   }
@@ -111,9 +123,12 @@ export class Contents {
     const fetch = this.#wanted.get(digest);
     if (fetch === undefined || fetch.step !== step) return;
     if (fetch.state === 'fetching') return this.#check(fetch, live);
-    if (fetch.state === 'resting') fetch.state = 'queued';
-    else this.#rest(fetch);
-    this.#next(live);
+    if (fetch.state === 'resting') {
+      fetch.state = 'queued';
+      return this.#next(live);
+    }
+    for (const member of fetch.asked) fetch.failed.add(member);
+    this.#askOthers(fetch, live);
   }
 
   onAsk(from: ReplicaId, { digest }: FrameOf<'ask'>): void {
@@ -131,6 +146,12 @@ export class Contents {
   onHave(from: ReplicaId, { digest, length }: FrameOf<'have'>, live: readonly ReplicaId[]): void {
     const fetch = this.#wanted.get(digest);
     if (fetch?.state !== 'asking' || !fetch.asked.has(from)) return;
+    let bytes = length;
+    for (const { state, length: other } of this.#wanted.values()) if (state === 'fetching') bytes += other;
+    if (bytes > FETCH_BYTES_MAX) {
+      this.#rest(fetch);
+      return this.#next(live);
+    }
     Object.assign(fetch, { state: 'fetching', provider: from, length, received: 0, chunks: [], stalls: 0 });
     this.#proceed(fetch, live);
   }
@@ -210,34 +231,45 @@ export class Contents {
     this.#outbox.stats.contentsFailed++;
     fetch.failed.add(fetch.provider!);
     Object.assign(fetch, { provider: null, received: 0, chunks: [] });
-    this.#ask(fetch, live);
+    this.#askOthers(fetch, live);
   }
 
   #lacks(fetch: Fetch, member: ReplicaId, live: readonly ReplicaId[]): void {
-    if (!fetch.asked.delete(member) || fetch.asked.size > 0) return;
-    this.#rest(fetch);
-    this.#next(live);
+    if (!fetch.asked.delete(member)) return;
+    fetch.failed.add(member);
+    if (fetch.asked.size === 0) this.#askOthers(fetch, live);
   }
 
-  /** Nobody had it: others come first, and then it is asked for again. */
+  #askOthers(fetch: Fetch, live: readonly ReplicaId[]): void {
+    this.#ask(fetch, live);
+    if (fetch.state === 'resting') this.#next(live);
+  }
+
+  /** Others come first, and then it is asked for again. */
   #rest(fetch: Fetch): void {
     fetch.state = 'resting';
     this.#wanted.delete(fetch.digest);
     this.#wanted.set(fetch.digest, fetch);
-    this.#after(fetch, RETRY_MS);
+    this.#after(fetch, Math.min(RETRY_MS_MAX, RETRY_MS * 2 ** fetch.rests++));
   }
 
+  /** Asks a few members that have not been asked; when all have been, it rests. */
   #ask(fetch: Fetch, live: readonly ReplicaId[]): void {
-    fetch.state = 'asking';
-    fetch.asked.clear();
-    const others = live.filter((member) => !fetch.failed.has(member));
-    if (others.length === 0) fetch.failed.clear();
-    for (const to of sample(others, FANOUT, (n) => this.#random.below(n))) {
-      fetch.asked.add(to);
-      this.#outbox.send(to, { type: 'ask', digest: fetch.digest });
+    const { digest, hint, asked, failed } = fetch;
+    asked.clear();
+    const others = live.filter((member) => !failed.has(member));
+    if (others.length === 0) {
+      failed.clear();
+      return this.#rest(fetch);
     }
-    if (fetch.asked.size > 0) this.#after(fetch, ASK_MS);
-    else this.#rest(fetch);
+    const chosen = sample(others, FANOUT, (n) => this.#random.below(n));
+    if (hint !== undefined && others.includes(hint) && !chosen.includes(hint)) chosen[0] = hint;
+    fetch.state = 'asking';
+    for (const to of chosen) {
+      asked.add(to);
+      this.#outbox.send(to, { type: 'ask', digest });
+    }
+    this.#after(fetch, ASK_MS);
   }
 
   /** Starts as many of the queue as there is room for. */

@@ -280,7 +280,7 @@ const CODECS: { readonly [T in Frame['type']]: Codec<FrameOf<T>> } = {
 const TYPES = new Map(Object.entries(CODECS).map(([type, { id }]) => [id, type as Frame['type']]));
 
 /** Why a frame is left alone, without anyone being at fault. */
-export type Ignored = { readonly type: 'foreignCluster' | 'foreignVersion' | 'unknownType' };
+type Ignored = { readonly type: 'foreignCluster' | 'foreignVersion' | 'unknownType' };
 
 /** `cluster[8] ‖ major ‖ minor ‖ type ‖ body`. Throws `DECODE_FAILED` for more than 64 KiB. */
 export function encodeFrame(cluster: ClusterId, frame: Frame): Uint8Array<ArrayBuffer> {

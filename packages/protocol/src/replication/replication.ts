@@ -31,7 +31,7 @@ type Handlers = { readonly [T in Frame['type']]: (from: ReplicaId, frame: Extrac
 /**
  * Anti-entropy (PROTOCOL section 2): rumors on change for `control`, push-pull exchanges for both classes, contents by digest.
  *
- * 1. Whatever a message does, it does whole: it is decoded and verified first, and a bad one changes nothing but a counter.
+ * 1. The deltas of a message are decoded and verified before the first is joined; a bad one changes nothing but a counter.
  * 2. Nothing here waits for a member: every answer depends on the one message alone, and what is lost the next exchange finds.
  * 3. Dropped registers are taken out of a delta before it is joined, and its range stands: so the vector passes over them, they
  *    are no change again, and while they lack predecessors they are held by nobody who has dropped them.
@@ -162,7 +162,7 @@ export class Replication {
         this.#contents.absent(input.digest);
         break;
       case 'want':
-        this.#contents.want(input.digest, this.#live);
+        this.#contents.want(input.digest, input.from, this.#live);
         break;
       case 'unwant':
         this.#contents.unwant(input.digest, this.#live);

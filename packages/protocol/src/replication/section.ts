@@ -13,7 +13,7 @@ import type { Budget, Outbox } from './outbox.ts';
 import type { ClassName, DropRules, JoinedEffect } from './types.ts';
 
 /** What is particular to a class of registers. */
-export interface SectionOptions<R extends Register, W extends string> {
+interface SectionOptions<R extends Register, W extends string> {
   readonly name: ClassName;
   readonly registers: Registers<R, W>;
   readonly crypto: Crypto;

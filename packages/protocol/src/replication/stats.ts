@@ -29,6 +29,8 @@ export interface ReplicationStats {
   exchangesLost: number;
   /** Catch-ups that started over. */
   restarts: number;
+  /** Contents that there was no room to want. */
+  wantsRefused: number;
   contentsFetched: number;
   /** Transfers given up or found wrong. */
   contentsFailed: number;
@@ -51,6 +53,7 @@ export const newStats = (): ReplicationStats => ({
   exchangesEqual: 0,
   exchangesLost: 0,
   restarts: 0,
+  wantsRefused: 0,
   contentsFetched: 0,
   contentsFailed: 0,
 });

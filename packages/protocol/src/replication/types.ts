@@ -32,8 +32,11 @@ export type ReplicationInput =
   | { readonly type: 'held'; readonly digest: Digest; readonly bytes: Uint8Array }
   /** The answer to a `load` of what is not on disk. */
   | { readonly type: 'absent'; readonly digest: Digest }
-  /** A content is needed: it is looked for until it comes or is no longer wanted. */
-  | { readonly type: 'want'; readonly digest: Digest }
+  /**
+   * A content is needed: it is looked for until it comes, is `held` or no longer wanted. `from` is said to have it, as the writer
+   * of the register that names it, and is asked first.
+   */
+  | { readonly type: 'want'; readonly digest: Digest; readonly from?: ReplicaId }
   | { readonly type: 'unwant'; readonly digest: Digest };
 
 /** Registers that are new here: fold them at once, write them to disk with the writer's vector entry when there is time. */

@@ -114,6 +114,8 @@ export class Sealing {
   readonly #ballots = new Map<Epoch, Map<ReplicaId, BallotState>>();
   readonly #seals = new Map<Epoch, Map<ReplicaId, SealRegister>>();
   readonly #contents = new Map<Digest, Uint8Array>();
+  /** Slots that this process encoded itself, by digest: reading a large one back takes as long as sealing it. */
+  readonly #slots = new Map<Digest, Slot>();
   readonly #wanted = new Set<Digest>();
   /** Those contents that were pinned, so that it is done once. */
   readonly #pinned = new Set<Digest>();
@@ -216,6 +218,12 @@ export class Sealing {
     return digest;
   }
 
+  #pinSlot(epoch: Epoch, slot: Slot, effects: SealingEffect[]): Digest {
+    const digest = this.#pin(epoch, encodeSlot(slot), effects);
+    this.#slots.set(digest, slot);
+    return digest;
+  }
+
   /** Rule 1. */
   #close(): SealingEffect[] {
     const { replica, run, random } = this.#options;
@@ -231,7 +239,7 @@ export class Sealing {
       replica,
       run,
       epoch,
-      slot: this.#pin(epoch, encodeSlot(own), effects),
+      slot: this.#pinSlot(epoch, own, effects),
       salt: base64.encode(random.bytes(32)),
       formats: FORMATS,
       reports: this.#pin(epoch, encodeReports(reports.sort(compareSlots)), effects),
@@ -356,7 +364,7 @@ export class Sealing {
       const counted = this.#chain.counted.get(name);
       const digests = [...several.map(({ digest }) => digest), ...(counted === undefined ? [] : [counted])];
       const content = digests.map((digest) => this.#slot(digest)).reduce(joinSlots);
-      const digest = this.#pin(this.#chain.epoch, encodeSlot(content), effects);
+      const digest = this.#pinSlot(this.#chain.epoch, content, effects);
       const { replica, run, epoch } = several[0]!;
       return digest === counted
         ? []
@@ -381,7 +389,7 @@ export class Sealing {
   }
 
   #slot(digest: Digest): Slot {
-    return parseSlot(this.#content(digest));
+    return this.#slots.get(digest) ?? parseSlot(this.#content(digest));
   }
 
   /** Rules 4 and 5: the value is chosen. */
@@ -490,6 +498,7 @@ export class Sealing {
     for (const digest of this.#contents.keys())
       if (!kept.has(digest) && !this.#forReports.has(digest)) {
         this.#contents.delete(digest);
+        this.#slots.delete(digest);
         this.#pinned.delete(digest);
       }
   }

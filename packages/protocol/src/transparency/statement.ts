@@ -1,7 +1,7 @@
 import {
   base64,
   compareText,
-  jcs,
+  jcsOrdered,
   utf8,
   type ClusterId,
   type Crypto,
@@ -28,21 +28,48 @@ export interface Statement {
 }
 
 /** The JCS text of a statement: what its customer gets, and what the leaf commits to. */
-export const encodeStatement = ({ startMs, endMs, ...rest }: Statement): string =>
-  jcs({
-    format: 1,
-    ...rest,
-    usage: { ...rest.usage },
-    start: new Date(startMs).toISOString(),
+export const encodeStatement = ({
+  cluster,
+  customer,
+  sealedIn,
+  epoch,
+  startMs,
+  endMs,
+  usage,
+  salt,
+}: Statement): string =>
+  jcsOrdered({
+    cluster,
+    customer,
     end: new Date(endMs).toISOString(),
+    epoch,
+    format: 1,
+    salt,
+    sealedIn,
+    start: new Date(startMs).toISOString(),
+    usage: Object.fromEntries(
+      Object.keys(usage)
+        .sort(compareText)
+        .map((sku) => [sku, ordered(usage[sku]!)]),
+    ),
   });
+
+const ordered = ({ bytesIn, bytesOut, cpuMicros, pixelsIn, pixelsOut, requests, requestsFailed }: Usage): Usage => ({
+  bytesIn,
+  bytesOut,
+  cpuMicros,
+  pixelsIn,
+  pixelsOut,
+  requests,
+  requestsFailed,
+});
 
 /**
  * The leaf of a statement: a commitment to its text, so that the log can be public without telling anyone's figures.
  * `{commitment: base64(SHA-256(statement)), epoch, format}` in JCS.
  */
 export const statementLeaf = (text: string, sealedIn: Epoch, crypto: Crypto): Uint8Array<ArrayBuffer> =>
-  utf8(jcs({ format: 1, epoch: sealedIn, commitment: base64.encode(crypto.sha256(utf8(text))) }));
+  utf8(jcsOrdered({ commitment: base64.encode(crypto.sha256(utf8(text))), epoch: sealedIn, format: 1 }));
 
 /** The key that the salts of one seal are derived with: SHA-256 of the salt shares of its closes, in roster order. */
 export const saltKey = (shares: readonly Uint8Array[], crypto: Crypto): Uint8Array => crypto.sha256(...shares);

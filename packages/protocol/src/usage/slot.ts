@@ -1,7 +1,7 @@
 import {
   compareText,
   fromUtf8,
-  jcs,
+  jcsOrdered,
   parseCustomerId,
   parseJcs,
   utf8,
@@ -58,7 +58,12 @@ export const sortRows = (rows: Iterable<SlotRow>): Slot => [...rows].sort(compar
  * of the row with all its fields, zeros too. An exported slot is checked with `sha256sum`.
  */
 export const encodeSlot = (slot: Slot): Uint8Array<ArrayBuffer> =>
-  utf8(slot.map(({ customer, sku, usage }) => `${jcs({ customer, sku, ...usage })}\n`).join(''));
+  utf8(slot.map((row) => `${rowText(row)}\n`).join(''));
+
+function rowText({ customer, sku, usage }: SlotRow): string {
+  const { bytesIn, bytesOut, cpuMicros, pixelsIn, pixelsOut, requests, requestsFailed } = usage;
+  return jcsOrdered({ bytesIn, bytesOut, cpuMicros, customer, pixelsIn, pixelsOut, requests, requestsFailed, sku });
+}
 
 /** Parses what `encodeSlot` wrote, to the byte. Throws `DECODE_FAILED`. */
 export function parseSlot(bytes: Uint8Array): Slot {

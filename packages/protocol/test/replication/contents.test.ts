@@ -1,6 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { seededRandom } from '../../src/base/index.ts';
-import { CHUNK_BYTES, CONTENT_BYTES_MAX, FETCHES_MAX, STALLS_MAX } from '../../src/replication/constants.ts';
+import {
+  CHUNK_BYTES,
+  CONTENT_BYTES_MAX,
+  CONTENT_CACHE_BYTES_MAX,
+  FETCH_BYTES_MAX,
+  FETCHES_MAX,
+  STALLS_MAX,
+} from '../../src/replication/constants.ts';
 import { decodeFrame, encodeFrame } from '../../src/replication/frames.ts';
 import type { ReplicationInput } from '../../src/replication/index.ts';
 import { nodeCrypto } from '../support.ts';
@@ -40,8 +47,45 @@ describe('contents', () => {
     const content = contentOf(random, 1_000);
     expect(wants(network, 0, content, 10_000)).toBe(false);
     network.input(network.node(2), { type: 'held', digest: content.digest, bytes: content.bytes });
-    network.run(5_000);
+    network.run(10_000);
     expect(effectsOf(network.node(0), 'content')).toHaveLength(1);
+  });
+
+  it('are asked of everyone before anyone is asked twice, and first of who is said to have them', () => {
+    const network = new Network({ nodes: 40, seed: 3, filter: quiet });
+    const content = contentOf(random, 1_000);
+    const asked = (index: number) => network.trace.filter((line) => line.split(' ')[1] === `0>${index}`).length;
+    network.input(network.node(0), { type: 'want', digest: content.digest, from: network.node(17).id });
+    network.run(30, () => asked(17) > 0);
+    expect(asked(17)).toBe(1);
+    network.run(900, () => network.nodes.every(({ index }) => index === 0 || asked(index) > 0));
+    for (let index = 1; index < 40; index++) expect(asked(index)).toBe(1);
+    // Nobody has it: less and less often.
+    network.run(60_000);
+    expect(asked(17)).toBeGreaterThan(5);
+    expect(asked(17)).toBeLessThan(15);
+  });
+
+  it('spread from one node to forty in no time', () => {
+    const network = new Network({ nodes: 40, seed: 3, filter: quiet });
+    const contents = Array.from({ length: 20 }, () => contentOf(random, 10_000));
+    for (const { digest, bytes } of contents) {
+      network.node(0).disk.set(digest, bytes);
+      for (const node of network.nodes) if (node.index > 0) network.input(node, { type: 'want', digest });
+    }
+    network.run(2_500);
+    for (const node of network.nodes) expect(effectsOf(node, 'content')).toHaveLength(node.index === 0 ? 0 : 20);
+  });
+
+  it('that are large wait for each other', () => {
+    const network = new Network({ nodes: 2, seed: 3, filter: quiet });
+    const digests = Array.from({ length: 4 }, () => contentOf(random, 10).digest);
+    for (const digest of digests) network.input(network.node(0), { type: 'want', digest });
+    const gets = digests.flatMap((digest) => {
+      const have = encodeFrame(CLUSTER, { type: 'have', digest, length: CONTENT_BYTES_MAX });
+      return network.node(0).replication.handle({ type: 'message', from: network.node(1).id, bytes: have }, 0);
+    });
+    expect(gets.filter(({ type }) => type === 'send')).toHaveLength(FETCH_BYTES_MAX / CONTENT_BYTES_MAX);
   });
 
   it('are no longer asked for when they are not wanted, or have come another way', () => {
@@ -102,10 +146,10 @@ describe('contents', () => {
 
   it('of any number come in the end, a few at once, those that nobody has not in the way', () => {
     const network = new Network({ nodes: 4, seed: 2, filter: quiet });
-    const contents = Array.from({ length: 30 }, () => contentOf(random, 200_000));
+    const contents = Array.from({ length: 60 }, () => contentOf(random, 200_000));
     contents.forEach(({ digest, bytes }, i) => {
-      // The first ten nobody has.
-      if (i >= 10) network.node(1 + (i % 3)).disk.set(digest, bytes);
+      // The first forty nobody has.
+      if (i >= 40) network.node(1 + (i % 3)).disk.set(digest, bytes);
       network.input(network.node(0), { type: 'want', digest });
     });
     const asks = network.frames.filter((frame) => decodeFrame(CLUSTER, frame).type === 'ask');
@@ -139,5 +183,23 @@ describe('contents', () => {
     expect(say({ type: 'chunk', digest, offset: 0, bytes })).toEqual([]);
     expect(say({ type: 'lack', digest })).toEqual([]);
     expect(say({ type: 'get', digest, offset: 0 })).toHaveLength(1);
+    // Wanted now, and asked of the other.
+    network.input(network.node(0), { type: 'members', live: [network.node(2).id], dead: [] });
+    network.input(network.node(0), { type: 'want', digest });
+    expect(say({ type: 'have', digest, length: 10 })).toEqual([]);
+  });
+
+  it('are kept in memory for others only so far, and loaded again when asked for', () => {
+    const network = new Network({ nodes: 2, seed: 2, filter: quiet });
+    const bytes = new Uint8Array(CONTENT_BYTES_MAX / 4);
+    const digests = Array.from({ length: 20 }, (_, i) => contentOf(seededRandom(i), 1).digest);
+    for (const digest of digests) network.input(network.node(0), { type: 'held', digest, bytes });
+    const kinds = digests.map((digest) => {
+      const ask = encodeFrame(CLUSTER, { type: 'ask', digest });
+      const effects = network.node(0).replication.handle({ type: 'message', from: network.node(1).id, bytes: ask }, 0);
+      return effects.map(({ type }) => type).join();
+    });
+    const cached = CONTENT_CACHE_BYTES_MAX / bytes.length;
+    expect(kinds).toEqual([...Array(20 - cached).fill('load'), ...Array(cached).fill('send')]);
   });
 });

@@ -1,7 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import type { ReplicaId, Run } from '../../src/base/index.ts';
 import { MESSAGE_BYTES_MAX, usageWriter, type UsageRow } from '../../src/lattice/index.ts';
-import { ROUND_BYTES_MAX, SERVED_BYTES_PER_SECOND_MAX } from '../../src/replication/constants.ts';
+import {
+  ANSWER_BYTES_MIN,
+  PAGES_MAX,
+  ROUND_BYTES_MAX,
+  SERVED_BYTES_PER_SECOND_MAX,
+} from '../../src/replication/constants.ts';
 import { decodeFrame, encodeFrame } from '../../src/replication/frames.ts';
 import type { ReplicationEffect, ReplicationInput } from '../../src/replication/index.ts';
 import { Checker, CLUSTER, effectsOf, Network, replicaId, type Node } from './support.ts';
@@ -127,8 +132,69 @@ describe('a catch-up', () => {
     expect(away.replication.stats.registers.usage.in).toBeLessThan(300_000);
   });
 
+  it.each([0, 1])('goes on at once while there is more, also if only node %i ever opens an exchange', (opener) => {
+    const network = new Network({
+      nodes: 2,
+      seed: 5,
+      delayMs: [1, 5],
+      filter: ({ index }, { type }) =>
+        type !== 'gossip' && type !== 'flush' && (index === opener || type !== 'exchange'),
+    });
+    const value = 'x'.repeat(8_000);
+    network.writeControls(
+      0,
+      Array.from({ length: 1_000 }, (_, i) => [`k${i}`, value]),
+    );
+    network.run(2_500);
+    expect(network.node(1).control.upTo(network.node(0).id)).toBe(1_000);
+    expect(
+      network.node(0).replication.stats.exchangesOpened + network.node(1).replication.stats.exchangesOpened,
+    ).toBeGreaterThan(8);
+  });
+
+  it('that is not complete is not taken for all that the other has', () => {
+    for (const opener of [1, 2]) {
+      let isFree = false;
+      const network = new Network({
+        nodes: 3,
+        seed: 4,
+        filter: ({ index }, { type }) => isFree || index === opener || type !== 'exchange',
+      });
+      const { id, control } = network.node(0);
+      network.node(0).isUp = false;
+      network.writeControls(
+        0,
+        Array.from({ length: 40 }, (_, i) => [`k${i}`, '1']),
+      );
+      network.node(1).control.join(control.delta(id, 0, 1_000, () => 1)!);
+      network.writeControls(
+        0,
+        Array.from({ length: 20 }, (_, i) => [`k${i}`, '2']),
+      );
+      network.node(2).control.join(control.delta(id, 0, 5, () => 1)!);
+      network.announce();
+      const lag = () => network.node(2).replication.lag(network.node(1).id, network.nowMs).control;
+      network.run(4_000);
+      expect(network.node(opener).replication.stats.exchangesOpened).toBeGreaterThan(2);
+      expect(lag()).toBeNull();
+      // Gives the catch-up up, whose source is gone, and takes what there is.
+      if (opener === 1) network.node(2).control.restart(id);
+      network.run(20_000);
+      expect(network.node(2).control.upTo(id)).toBe(40);
+      isFree = true;
+      network.input(network.node(2), { type: 'exchange', round: opener === 1 ? 1 : -1 });
+      network.run(5_000);
+      expect(lag()).toBeLessThan(2_500);
+    }
+  });
+
   it('of thousands of writers, and of pending versions beyond one page', () => {
-    const network = new Network({ nodes: 2, seed: 5 });
+    // One opens, so that nothing comes twice because both asked.
+    const network = new Network({
+      nodes: 2,
+      seed: 5,
+      filter: ({ index }, { type }) => index === 1 || type !== 'exchange',
+    });
     const [first, second] = network.nodes;
     const row = { key: '0/c/s', epoch: 0, customer: 'c', sku: 's' } as unknown as UsageRow;
     network.writeUsage(0, 0, 'c');
@@ -138,6 +204,7 @@ describe('a catch-up', () => {
       first!.usage.join({ writer, from: 0, to: 1, end: 1, registers: [{ ...row, version: 1, usage }] });
     }
     const other = usageWriter(second!.id, 9 as Run);
+    first!.usage.join({ writer: other, from: 0, to: 1, end: 1, registers: [] });
     for (let version = 2; version < 12_000; version += 2)
       first!.usage.join({
         writer: other,
@@ -147,8 +214,34 @@ describe('a catch-up', () => {
         registers: [{ ...row, key: `0/c${version}/s`, customer: `c${version}` as never, version, usage }],
       });
     expect(network.settle(10_000)).toBe(true);
-    expect(second!.usage.pendingVersions(other)).toHaveLength(5_999);
+    expect(second!.usage.pendingVersions(other)).toHaveLength(5_998);
+    expect(second!.replication.stats.registers.usage.in).toBe(1 + 3_000 + 5_999);
     expect(network.frames.every(({ length }) => length <= MESSAGE_BYTES_MAX)).toBe(true);
+  });
+});
+
+describe('what both hold pending', () => {
+  it('is not sent again with every exchange', () => {
+    const network = new Network({ nodes: 2, seed: 3 });
+    const [first, second] = network.nodes;
+    const lost = new Network({ nodes: 5, seed: 3 });
+    const [, register] = lost.writeControls(4, [
+      ['a', '1'],
+      ['b', '2'],
+    ]);
+    const third = network.add(lost.node(4).id, 'node 4');
+    third.isUp = false;
+    for (const { control } of network.up)
+      control.join({ writer: third.id, from: 1, to: 2, end: 2, registers: [register!] });
+    for (let i = 0; i < 50; i++) {
+      network.writeControl(0, 'k');
+      network.run(200);
+    }
+    const { registers } = second!.replication.stats;
+    expect(registers.control.out).toBe(0);
+    expect(first!.replication.stats.registers.control.in).toBe(0);
+    const wants = network.frames.map((bytes) => decodeFrame(CLUSTER, bytes)).filter(({ type }) => type === 'want');
+    expect(JSON.stringify(wants)).not.toContain(third.id);
   });
 });
 
@@ -361,6 +454,51 @@ describe('what every node drops by rule', () => {
 });
 
 describe('bounds', () => {
+  it('answers no flood of openings', () => {
+    const network = new Network({ nodes: 2, seed: 1, filter: (_, { type }) => type !== 'exchange' });
+    const [first, second] = network.nodes;
+    const digests = { control: new Uint8Array(16), usage: new Uint8Array(16) };
+    const bytes = encodeFrame(CLUSTER, { type: 'open', exchange: 1, digests });
+    for (let i = 0; i < 9_000; i++)
+      first!.replication.handle({ type: 'message', from: second!.id, bytes }, network.nowMs);
+    // The answer, and a page of each class.
+    expect(first!.replication.stats.messages.out).toBeLessThanOrEqual(
+      (3 * SERVED_BYTES_PER_SECOND_MAX) / ANSWER_BYTES_MIN,
+    );
+  });
+
+  it('shows a vector of any length, so many pages at a time', () => {
+    const network = new Network({
+      nodes: 2,
+      seed: 1,
+      options: () => ({ keyOf: () => new Uint8Array(32) }),
+      filter: ({ index }, { type }) => index === 1 || type !== 'exchange',
+    });
+    const [first, second] = network.nodes;
+    for (let replica = 10; replica < 15; replica++)
+      for (let run = 1; run <= 4_000; run++)
+        first!.usage.join({
+          writer: usageWriter(replicaId(replica), run as Run),
+          from: 0,
+          to: 1,
+          end: 1,
+          registers: [],
+        });
+    const pages = () => network.frames.filter((bytes) => decodeFrame(CLUSTER, bytes).type === 'vector').length;
+    network.run(1_200, () => pages() > 0);
+    expect(pages()).toBe(PAGES_MAX);
+    for (let i = 0; i < 60 && second!.usage.writers().length < 20_000; i++) network.run(1_000);
+    expect(second!.usage.writers()).toHaveLength(20_000);
+  });
+
+  it('does not let a stale timer open exchanges', () => {
+    const network = new Network({ nodes: 2, seed: 1 });
+    network.run(3_000);
+    const { exchangesOpened } = network.node(0).replication.stats;
+    for (let round = 0; round < 3; round++) network.input(network.node(0), { type: 'exchange', round });
+    expect(network.node(0).replication.stats.exchangesOpened).toBe(exchangesOpened);
+  });
+
   it('serves one member so much in a second and no more', () => {
     const network = new Network({ nodes: 2, seed: 1, filter: (_, { type }) => type !== 'exchange' });
     const [first] = network.nodes;

@@ -6,7 +6,7 @@ import { VERSION_MAJOR, VERSION_MINOR } from '../../src/replication/constants.ts
 import { decodeFrame, encodeFrame, VERSION_LAST, type Frame } from '../../src/replication/frames.ts';
 import { nodeCrypto } from '../support.ts';
 import { mutate, mutation } from '../lattice/support.ts';
-import { cheapSigner, CLUSTER, contentOf, effectsOf, Network, type Node } from './support.ts';
+import { cheapCrypto, cheapSigner, CLUSTER, contentOf, effectsOf, Network, type Node } from './support.ts';
 
 /** A network that has said everything there is to say. */
 function talkative(seed = 1): Network {
@@ -141,6 +141,56 @@ describe('a node', () => {
       }),
       { numRuns: 20 },
     );
+  });
+
+  it('verifies nothing twice, nor what was overwritten since', () => {
+    let verified = 0;
+    const crypto = {
+      ...cheapCrypto,
+      ed25519Verify: (...args: Parameters<typeof cheapCrypto.ed25519Verify>) => {
+        verified++;
+        return cheapCrypto.ed25519Verify(...args);
+      },
+    };
+    const network = new Network({ nodes: 2, seed: 1, crypto });
+    for (let i = 0; i < 20; i++) {
+      network.writeControl(0, `k${i % 3}`);
+      network.run(300);
+    }
+    expect(verified).toBe(20);
+    for (const bytes of network.frames) {
+      // Those of the other are none of its own business.
+      if (decodeFrame(CLUSTER, bytes).type === 'rumor') say(network, bytes, network.node(1));
+    }
+    expect(verified).toBe(20);
+  });
+
+  it('concludes nothing from an exchange in which something was wrong', () => {
+    const network = new Network({ nodes: 2, seed: 1, filter: (_, { type }) => type !== 'message' });
+    const [first, second] = network.nodes;
+    const answer = (bad: boolean): number | null => {
+      network.frames.length = 0;
+      network.run(6_000, () => network.frames.some((bytes) => bytes[10] === 2));
+      const opened = network.frames.map((bytes) => decodeFrame(CLUSTER, bytes)).find(({ type }) => type === 'open');
+      const { exchange } = opened as Extract<Frame, { type: 'open' }>;
+      const entry = { writer: second!.id, upTo: 1, reached: 1, after: 1, through: VERSION_LAST, pending: [] };
+      const page = { after: null, through: null, entries: [entry] };
+      const frames: Frame[] = [
+        { type: 'answer', exchange, same: { control: false, usage: true } },
+        { type: 'vector', exchange, class: 'control', isLast: true, page },
+        { type: 'deltas', exchange, class: 'control', deltas: bad ? [new Uint8Array(3)] : [] },
+        { type: 'done', exchange, class: 'control', isReply: true, more: false },
+      ];
+      for (const each of frames)
+        first!.replication.handle(
+          { type: 'message', from: second!.id, bytes: encodeFrame(CLUSTER, each) },
+          network.nowMs,
+        );
+      return first!.replication.lag(second!.id, network.nowMs).control;
+    };
+    network.input(second!, { type: 'members', live: [], dead: [] });
+    expect(answer(true)).toBeNull();
+    expect(answer(false)).toBe(0);
   });
 
   it('counts what is not for it, and what it does not know yet, and holds it against no one', () => {

@@ -1,7 +1,13 @@
 import { describe, expect, it } from 'vitest';
-import { rumorSendsMax } from '../../src/replication/constants.ts';
+import { seededRandom } from '../../src/base/index.ts';
+import { encodeControlDelta } from '../../src/lattice/index.ts';
+import { FANOUT, rumorSendsMax } from '../../src/replication/constants.ts';
+import { decodeFrame, encodeFrame } from '../../src/replication/frames.ts';
+import { Outbox } from '../../src/replication/outbox.ts';
+import { Rumors } from '../../src/replication/rumors.ts';
+import { newStats } from '../../src/replication/stats.ts';
 import { nodeCrypto } from '../support.ts';
-import { Network, quantile, type NetworkOptions } from './support.ts';
+import { CLUSTER, Network, replicaId, quantile, type NetworkOptions } from './support.ts';
 
 /** Virtual ms until all nodes hold a write, for so many writes one after the other, with one link in twenty dead. */
 function dissemination(nodes: number, writes: number, extra: Partial<NetworkOptions> = {}) {
@@ -62,6 +68,46 @@ describe('rumors (Demers et al. 1987)', () => {
     expect(network.isEqual).toBe(true);
   });
 
+  it('end, and their timer with them', () => {
+    let rounds = 0;
+    const network = new Network({
+      nodes: 30,
+      seed: 6,
+      filter: (_, { type }) => {
+        if (type === 'gossip') rounds++;
+        return type !== 'exchange';
+      },
+    });
+    network.writeControl(3, 'a');
+    network.run(60_000);
+    expect(rounds).toBeLessThanOrEqual(30 * rumorSendsMax(30));
+  });
+
+  it('go to nobody who has told of them', () => {
+    const network = new Network({ nodes: 30, seed: 6, filter: ({ index }) => index === 7 });
+    const other = new Network({ nodes: 2, seed: 6 });
+    other.writeControl(0, 'a');
+    other.run(50);
+    const bytes = other.frames.find((each) => decodeFrame(CLUSTER, each).type === 'rumor')!;
+    for (const { id } of network.nodes)
+      if (id !== network.node(7).id) network.input(network.node(7), { type: 'message', from: id, bytes });
+    const sent = () => network.frames.filter((each) => decodeFrame(CLUSTER, each).type === 'rumor').length;
+    expect(sent()).toBe(FANOUT);
+    network.run(5_000);
+    expect(sent()).toBe(FANOUT);
+  });
+
+  it('are kept from those that are known to have them', () => {
+    const outbox = new Outbox(CLUSTER, newStats());
+    const rumors = new Rumors(outbox, seededRandom(1));
+    const live = [1, 2, 3, 4].map(replicaId);
+    rumors.add('id', new Uint8Array(5), 1, live[0]!);
+    rumors.heard('id', live[1]!);
+    rumors.spread(live);
+    rumors.spread(live);
+    expect(outbox.take().map((effect) => effect.type === 'send' && effect.to)).toEqual(live.slice(2));
+  });
+
   it('are gathered for 20 ms', () => {
     const network = new Network({ nodes: 2, seed: 1, filter: (_, { type }) => type !== 'exchange' });
     for (let i = 0; i < 10; i++) network.writeControl(0, `k${i}`);
@@ -81,6 +127,26 @@ describe('rumors (Demers et al. 1987)', () => {
     network.writeControl(0, 'b');
     network.run(100);
     expect(second!.control.upTo(first!.id)).toBe(2);
+  });
+
+  it('ask for the gaps of one writer once at a time', () => {
+    const network = new Network({ nodes: 2, seed: 1, filter: (_, { type }) => type !== 'exchange' });
+    const [first, second] = network.nodes;
+    network.partition(() => true);
+    const registers = network.writeControls(
+      0,
+      Array.from({ length: 10 }, (_, i) => [`k${i}`, 'v']),
+    );
+    const wants = registers.slice(1).flatMap((register) => {
+      const { version } = register;
+      const span = { from: version - 1, to: version, end: version };
+      const delta = encodeControlDelta({ writer: first!.id, ...span, registers: [register] });
+      const bytes = encodeFrame(CLUSTER, { type: 'rumor', deltas: [delta] });
+      const effects = second!.replication.handle({ type: 'message', from: first!.id, bytes }, network.nowMs);
+      return effects.filter((effect) => effect.type === 'send' && decodeFrame(CLUSTER, effect.bytes).type === 'want');
+    });
+    expect(wants).toHaveLength(1);
+    expect(second!.control.pendingVersions(first!.id)).toHaveLength(9);
   });
 
   it('give way under a flood, which the exchange then carries', () => {
