@@ -164,7 +164,7 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Config[Name]> }
     description: 'memory that a resize process may use, in bytes; below 256 MiB many pictures fail',
   },
   recordRetentionMs: {
-    ...whole(60_000, 3_660 * DAY_MS),
+    ...whole(1_000, 3_660 * DAY_MS),
     fallback: String(7 * DAY_MS),
     description: 'how long request records stay in the database before they are rolled into Parquet files, in ms',
   },
