@@ -40,6 +40,9 @@ const SOLE_IMPORTERS: Readonly<Record<string, string>> = {
   'better-sqlite3': 'packages/runtime',
   'hyparquet-writer': 'packages/runtime',
   '@automerge/automerge': 'packages/identity',
+  hyperswarm: 'packages/runtime',
+  hyperdht: 'packages/runtime',
+  protomux: 'packages/runtime',
   fastify: 'apps/node',
 };
 const BANNED_IN_CORE: readonly (readonly [RegExp, string])[] = [

@@ -9,6 +9,8 @@ import { signerFromKeyObject, signerFromSeed } from './node-crypto.ts';
 export interface NodeKeys {
   /** Who it is among the members. */
   readonly transport: Signer;
+  /** The private half of it, 32 bytes (RFC 8032): Hyperswarm makes its own pair of it. Never shown, never logged. */
+  readonly transportSeed: Uint8Array;
   /** Signs checkpoints of the log (signed-note type 0x01). */
   readonly log: Signer;
   /** Cosigns them (signed-note type 0x04). */
@@ -16,6 +18,13 @@ export interface NodeKeys {
 }
 
 const NAMES = ['transport', 'log', 'cosigner'] as const satisfies readonly (keyof NodeKeys)[];
+
+/** One pair, as it stands in the file. */
+interface Pair {
+  readonly seed: Uint8Array;
+  readonly signer: Signer;
+}
+
 const FORMAT = 1;
 const KEYS_FILE = 'keys.json';
 const OPERATOR_FILE = 'operator.key';
@@ -38,13 +47,13 @@ const damaged = (path: string, why: string, cause?: unknown): WaggleError =>
   new WaggleError('DATA_DAMAGED', `Expected keys in ${path}: ${why}. Nothing was overwritten.`, { cause });
 
 /** One pair of the file. The public half is there to find a damaged secret half. */
-function parsePair(value: unknown): Signer {
-  const { seed, publicKey } = value as Record<string, string>;
-  const bytes = base64.decode(seed!);
-  assert(bytes.length === 32, 'a seed has 32 bytes');
-  const signer = signerFromSeed(bytes);
+function parsePair(value: unknown): Pair {
+  const { seed: text, publicKey } = value as Record<string, string>;
+  const seed = base64.decode(text!);
+  assert(seed.length === 32, 'a seed has 32 bytes');
+  const signer = signerFromSeed(seed);
   assert(equalBytes(signer.publicKey, base64.decode(publicKey!)), 'the public key is that of the seed');
-  return signer;
+  return { seed, signer };
 }
 
 /** The node's keys, or null if it has none yet. Throws `DATA_DAMAGED`. */
@@ -58,7 +67,12 @@ export function readNodeKeys(directory: string): NodeKeys | null {
     format = file['format'];
     if (format === FORMAT) {
       const [transport, log, cosigner] = NAMES.map((name) => parsePair(file[name]));
-      return { transport: transport!, log: log!, cosigner: cosigner! };
+      return {
+        transport: transport!.signer,
+        transportSeed: transport!.seed,
+        log: log!.signer,
+        cosigner: cosigner!.signer,
+      };
     }
   } catch (cause) {
     // The parser's own message would quote the file, secrets and all: it is not passed on.
