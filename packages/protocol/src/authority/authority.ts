@@ -1,0 +1,166 @@
+import { base64, compareText, digestOf, WaggleError, type Crypto, type Digest, type ReplicaId } from '../base/index.ts';
+import type { Cluster, RosterEntry } from '../sealing/index.ts';
+import { FactSet, heldFact, sortOf, type HeldFact } from './fact-set.ts';
+import { factKey, factLines, parseFact, type Admit } from './facts.ts';
+import { checkInvite } from './invite.ts';
+import { replicaIdOf } from './proof.ts';
+import { verifyAdmit, verifyFact } from './verify.ts';
+
+/** Facts held at most of each sort: admits; retirements by the replicas themselves; what the operator signed. */
+export const FACTS_MAX = 10_000;
+
+/** What the facts say of a replica: ban over retire, retire over admit. */
+export type ReplicaStatus = 'unknown' | 'admitted' | 'retired' | 'banned';
+
+/** The roster facts that a node holds, as a close names them. */
+export interface FactsContent {
+  /** As `encodeFacts`. */
+  readonly bytes: Uint8Array;
+  readonly digest: Digest;
+}
+
+export interface AuthorityOptions {
+  readonly cluster: Cluster;
+  readonly crypto: Crypto;
+}
+
+/**
+ * A view: who belongs to the cluster, from the genesis and the roster facts in the registers of all replicas. A fact proves
+ * itself, so it does not matter who wrote it; any order and repetition gives the same view, until a bound is met.
+ *
+ * Who connects and who votes are two things. All that a member has accepted may connect, also the second of two joiners with
+ * one single-use invite, so that nothing that it counted is lost; who votes is for `nextRoster`. Whoever is banned keeps its
+ * key: what it wrote before is held everywhere, and must be taken by those who come later.
+ */
+export class Authority {
+  readonly #cluster: Cluster;
+  readonly #crypto: Crypto;
+  readonly #set: FactSet;
+  readonly #founders: ReadonlyMap<ReplicaId, RosterEntry>;
+  readonly #founderKeys: ReadonlyMap<string, ReplicaId>;
+  #refused = 0;
+  #content: FactsContent | undefined;
+  #admitted: readonly RosterEntry[] | undefined;
+
+  constructor({ cluster, crypto }: AuthorityOptions) {
+    this.#cluster = cluster;
+    this.#crypto = crypto;
+    this.#set = new FactSet(crypto);
+    this.#founders = new Map(cluster.genesis.roster.map((entry) => [entry.replica, entry]));
+    this.#founderKeys = new Map(cluster.genesis.roster.map((entry) => [entry.transportKey, entry.replica]));
+  }
+
+  /** Registers that were no good: malformed, forged, or above a bound. They changed nothing. */
+  get refused(): number {
+    return this.#refused;
+  }
+
+  /** Takes in a register with a key of `isFactKey`, of whatever replica. Whether the view changed. */
+  fold(key: string, value: string): boolean {
+    try {
+      return this.#add(key, value);
+    } catch (error) {
+      if (!(error instanceof WaggleError)) throw error;
+      this.#refused++;
+      return false;
+    }
+  }
+
+  #add(key: string, value: string): boolean {
+    const fact = parseFact(value);
+    if (key !== factKey(fact))
+      throw new WaggleError('DECODE_FAILED', `Expected the fact of register ${key.slice(0, 80)}, received another`);
+    const held = heldFact(fact, this.#crypto);
+    // Many replicas hold the same fact: its signatures are checked once.
+    if (this.#set.has(held.hash)) return false;
+    verifyFact(fact, this.#cluster, this.#crypto);
+    return this.#hold(held);
+  }
+
+  #hold(held: HeldFact): boolean {
+    if (this.#set.count(sortOf(held.fact)) >= FACTS_MAX)
+      throw new WaggleError('DECODE_FAILED', `Expected at most ${FACTS_MAX} roster facts of a sort`);
+    if (!this.#set.add(held)) return false;
+    this.#content = undefined;
+    this.#admitted = undefined;
+    return true;
+  }
+
+  /** What the facts say of a replica. */
+  statusOf(replica: ReplicaId): ReplicaStatus {
+    if (this.#set.isBanned(replica)) return 'banned';
+    if (this.#set.isRetired(replica)) return 'retired';
+    return this.#entryOf(replica) === undefined ? 'unknown' : 'admitted';
+  }
+
+  /** Whether the holder of a transport key (base64) may connect: of the genesis or ever admitted, retired or not, and not banned. */
+  mayConnect(transportKey: string): boolean {
+    const replica = this.replicaOf(transportKey);
+    return replica !== undefined && !this.#set.isBanned(replica);
+  }
+
+  /** The replica of a transport key (base64), banned or not; undefined for a stranger's. Throws `DECODE_FAILED` unless it is base64. */
+  replicaOf(transportKey: string): ReplicaId | undefined {
+    const founder = this.#founderKeys.get(transportKey);
+    if (founder !== undefined) return founder;
+    const replica = replicaIdOf(transportKey, this.#crypto);
+    return this.#set.admitOf(replica) === undefined ? undefined : replica;
+  }
+
+  /** The transport key that signs a replica's control registers, 32 bytes, banned or not; undefined for a stranger. */
+  keyOf(replica: ReplicaId): Uint8Array | undefined {
+    const entry = this.#entryOf(replica);
+    return entry === undefined ? undefined : base64.decode(entry.transportKey);
+  }
+
+  /** All that may connect, in roster order. */
+  admittedReplicas(): readonly RosterEntry[] {
+    return (this.#admitted ??= this.#connecting());
+  }
+
+  /** The facts held, as a close names them. */
+  facts(): FactsContent {
+    if (this.#content === undefined) {
+      const bytes = factLines(Array.from(this.#set, ({ text }) => text));
+      this.#content = { bytes, digest: digestOf(this.#crypto, bytes) };
+    }
+    return this.#content;
+  }
+
+  /**
+   * Whether this node may accept a joiner now, by its own clock and by what it has heard; asked again for the same replica and
+   * invite it gives the same answer. Whoever accepts writes the fact into its own registers, under `factKey`.
+   * Throws `SIGNATURE_INVALID` for a fact that does not prove itself, an expired or used-up invite, and a replica that was
+   * retired or banned.
+   */
+  checkJoin(fact: Admit, nowMs: number): void {
+    checkInvite(fact, this.#cluster, nowMs, this.#crypto);
+    verifyAdmit(fact, this.#cluster, this.#crypto);
+    const status = this.statusOf(fact.replica);
+    if (status === 'retired' || status === 'banned')
+      throw new WaggleError(
+        'SIGNATURE_INVALID',
+        `Expected a replica in good standing, received one that was ${status}`,
+      );
+    const others = this.#set.withInviteOf(fact).filter((held) => held.fact.replica !== fact.replica);
+    if (others.length >= fact.grant.uses)
+      throw new WaggleError(
+        'SIGNATURE_INVALID',
+        `Expected an invite that is not used up; this one was good for ${fact.grant.uses} and ${others.length} joined with it`,
+      );
+  }
+
+  #entryOf(replica: ReplicaId): RosterEntry | undefined {
+    return this.#founders.get(replica) ?? this.#set.admitOf(replica);
+  }
+
+  #connecting(): RosterEntry[] {
+    const entries = new Map(this.#founders);
+    for (const { fact } of this.#set)
+      if (fact.kind === 'admit') entries.set(fact.replica, this.#set.admitOf(fact.replica)!);
+    return [...entries.values()]
+      .filter(({ replica }) => !this.#set.isBanned(replica))
+      .sort((a, b) => compareText(a.replica, b.replica))
+      .map(({ replica, transportKey, logKey, cosignerKey }) => ({ replica, transportKey, logKey, cosignerKey }));
+  }
+}
