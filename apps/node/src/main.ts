@@ -1,6 +1,7 @@
+import { once } from 'node:events';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { isatty } from 'node:tty';
 import type { FastifyInstance } from 'fastify';
 import { destination, pino, type Logger } from 'pino';
 import { WaggleError } from '@waggle/protocol/base';
@@ -10,6 +11,7 @@ import { addressText, type Config } from './config.ts';
 import { buildServer } from './http/index.ts';
 import { Metrics } from './metrics.ts';
 import { Node, OPERATOR_KEY_FILE, type Observer } from './node.ts';
+import { Readiness } from './probe.ts';
 
 /** What is in flight when the node stops may take this long, in ms; then its connections are cut. */
 const FINISH_MS_MAX = 30_000;
@@ -33,18 +35,19 @@ export async function start(config: Config): Promise<void> {
   process.on('uncaughtException', die);
   process.on('unhandledRejection', die);
 
+  await tryAddress(config);
   const metrics = new Metrics();
   const node = await Node.open(config, observe(logger, metrics, die));
-  const server = buildServer(node, { logger, metrics });
-  const leave = leaving(server);
+  const readiness = new Readiness(node);
+  const server = buildServer(node, { logger, metrics, readiness });
   try {
-    await listen(server, config);
+    await inUse(config, server.listen(config.http));
   } catch (error) {
     await server.close();
     await node.close();
     throw error;
   }
-  onSignals(logger, (signal) => stop(signal, { node, server, logger, leave }));
+  onSignals(logger, (signal) => stop(signal, { node, server, logger, readiness }));
   const port = (server.server.address() as { readonly port: number }).port;
   const url = localUrl({ http: { ...config.http, port } })!;
   const { founded, replica, cluster } = node.standing;
@@ -70,10 +73,19 @@ function observe(logger: Logger, metrics: Metrics, die: (error: unknown) => neve
   };
 }
 
-/** Throws `PORT_IN_USE` when the address cannot be used. */
-async function listen(server: FastifyInstance, { http }: Config): Promise<void> {
+/** Listens for a moment: an address that cannot be used must not leave a founded cluster behind. Throws `PORT_IN_USE`. */
+async function tryAddress(config: Config): Promise<void> {
+  const server = createServer((socket) => socket.destroy()).listen(config.http);
+  await inUse(config, once(server, 'listening'));
+  const closed = once(server, 'close');
+  server.close();
+  await closed;
+}
+
+/** Throws `PORT_IN_USE` when listening failed because of the address. */
+async function inUse({ http }: Config, listening: Promise<unknown>): Promise<void> {
   try {
-    await server.listen({ host: http.host, port: http.port });
+    await listening;
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).syscall === undefined) throw cause;
     const message = `Expected to listen on ${addressText(http)} (setting http): ${(cause as Error).message}`;
@@ -105,24 +117,15 @@ interface Stoppable {
   readonly node: Node;
   readonly server: FastifyInstance;
   readonly logger: Logger;
-  readonly leave: () => void;
-}
-
-/** Gives what makes `/readyz` say no while requests are still taken: a balancer has to see it before they are not. */
-function leaving(server: FastifyInstance): () => void {
-  let isLeaving = false;
-  server.addHook('onRequest', (request, _reply, done) =>
-    isLeaving && request.url === '/readyz' ? done(new WaggleError('DRAINING')) : done(),
-  );
-  return () => (isLeaving = true);
+  readonly readiness: Readiness;
 }
 
 /** Not ready, a pause in which balancers notice, then: finish what is in flight, write everything, exit 0. */
-async function stop(signal: Signal, { node, server, logger, leave }: Stoppable): Promise<void> {
+async function stop(signal: Signal, { node, server, logger, readiness }: Stoppable): Promise<void> {
   // Whoever presses Ctrl-C waits for the prompt, and has no balancer.
-  const pauseMs = signal === 'SIGINT' || isatty(0) ? 0 : node.config.drainMs;
+  const pauseMs = signal === 'SIGINT' ? 0 : node.config.drainMs;
   logger.info({ signal, pauseMs }, 'draining');
-  leave();
+  readiness.leave();
   await delay(pauseMs);
   node.drain();
   const cut = setTimeout(() => server.server.closeAllConnections(), FINISH_MS_MAX);

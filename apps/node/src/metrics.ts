@@ -115,7 +115,7 @@ export class Metrics implements Pick<Observer, 'commit' | 'sealed' | 'worker'> {
   watchBodies(memory: { readonly bytes: number }): void {
     this.#gauge(
       'body_bytes',
-      'Memory that bodies take, from their first byte until their work is done.',
+      'Memory of bodies, from their first byte until their work is done, of answers not taken yet, and kept for the next bodies.',
       () => memory.bytes,
     );
   }

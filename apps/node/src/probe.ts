@@ -19,15 +19,21 @@ export class Readiness {
   readonly #node: Probed;
   #last: { readonly atMs: number; readonly error: WaggleError | null } | null = null;
   #probing: Promise<void> | null = null;
+  #isLeaving = false;
 
   constructor(node: Probed) {
     this.#node = node;
   }
 
+  /** From now on it says `DRAINING`, while requests are still taken: balancers have to see it before they are not. */
+  leave(): void {
+    this.#isLeaving = true;
+  }
+
   /** Null if ready, else why not: `DRAINING`, `STORE_FULL`, or `NOT_READY` when no worker works. */
   async check(): Promise<WaggleError | null> {
     const { isDraining, driver, clock } = this.#node;
-    if (isDraining) return new WaggleError('DRAINING');
+    if (isDraining || this.#isLeaving) return new WaggleError('DRAINING');
     if (driver.isFull) return new WaggleError('STORE_FULL');
     const ageMs = this.#last === null ? Number.POSITIVE_INFINITY : clock.monotonicMs() - this.#last.atMs;
     if (ageMs > FRESH_MS) this.#probing ??= this.#probe();

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
 import { addressText, loadConfig, type Config } from '../config.ts';
@@ -63,10 +64,10 @@ export class Client {
     if (url === null) throw new CommandError('Expected --url or WAGGLE_URL, because the port of the node is 0', 2);
     if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
       throw new CommandError(`Expected an http or https URL, received ${JSON.stringify(url)}`, 2);
-    return new Client(url, credentialOf(options, config, role));
+    return new Client(url, credentialOf(url, options, config, role));
   }
 
-  /** A JSON answer. Throws `CommandError` with the code and detail of a problem. */
+  /** A JSON answer. Throws as `send`. */
   async ask<T>(method: string, path: string, body?: unknown): Promise<T> {
     const sent = body === undefined ? {} : { body: JSON.stringify(body), type: 'application/json' };
     const response = await this.send(method, path, sent);
@@ -74,7 +75,10 @@ export class Client {
     return (text === '' ? {} : JSON.parse(text)) as T;
   }
 
-  /** The response, once its status says that it is one; the body is still to be read. */
+  /**
+   * The response, once its head says that it is a node's and no problem; the body is still to be read. Throws `CommandError`
+   * with the code and detail of a problem, and for the answer of anything else.
+   */
   async send(
     method: string,
     path: string,
@@ -90,6 +94,7 @@ export class Client {
       redirect: 'error',
     });
     if (!response.ok) throw await problemOf(response);
+    if (!response.headers.has('waggle-node')) throw notOfANode(response);
     return response;
   }
 
@@ -127,7 +132,7 @@ export function queryOf(parameters: Readonly<Record<string, string | undefined>>
 
 const present = (text: string | undefined): string | undefined => (text === '' ? undefined : text);
 
-function credentialOf(options: ClientOptions, config: Config, role: Role): string | null {
+function credentialOf(url: string, options: ClientOptions, config: Config, role: Role): string | null {
   const { env } = process;
   if (role === 'key') {
     const key = options.key ?? present(env['WAGGLE_KEY']);
@@ -137,10 +142,24 @@ function credentialOf(options: ClientOptions, config: Config, role: Role): strin
   }
   const given = options.token ?? present(env['WAGGLE_TOKEN']);
   if (role === 'anyone') return given ?? null;
+  if (given !== undefined) return given;
+  // Whoever gets to see the operator's own token is the operator.
+  if (url !== localUrl(config) && !isThisMachine(url))
+    throw new CommandError(
+      `Expected a token in --token or WAGGLE_TOKEN for ${url}: the one in ${config.data} is sent to a node on this machine only`,
+      2,
+    );
   const file = join(config.data, 'operator.token');
-  const token = given ?? readToken(file) ?? config.operatorToken;
+  const token = readToken(file) ?? config.operatorToken;
   if (token !== null) return token;
   throw new CommandError(`Expected a token in --token, in WAGGLE_TOKEN or in ${file}, found none`, 2);
+}
+
+/** Whether a URL leads to this machine: to its loopback, or to an address of one of its interfaces. */
+function isThisMachine(url: string): boolean {
+  const host = new URL(url).hostname.replace(/^\[(.*)\]$/, '$1');
+  if (host === 'localhost' || /^127(\.\d{1,3}){3}$/.test(host)) return true;
+  return Object.values(networkInterfaces()).some((addresses) => addresses?.some(({ address }) => address === host));
 }
 
 function readToken(file: string): string | undefined {
@@ -158,6 +177,10 @@ function reasonOf(error: unknown): string {
   return cause?.code ?? cause?.message ?? (error as Error).message;
 }
 
+/** Every response of a node names it in `waggle-node`. */
+const notOfANode = ({ url, status }: Response): CommandError =>
+  new CommandError(`Expected an answer of a Waggle node at ${url}, received status ${status} from something else`);
+
 /** The code and the detail of a problem (RFC 9457), or the status where the answer is not from a node. */
 async function problemOf(response: Response): Promise<CommandError> {
   const text = await response.text();
@@ -167,5 +190,5 @@ async function problemOf(response: Response): Promise<CommandError> {
   } catch {
     // Not a problem document: something else answers there.
   }
-  return new CommandError(`Expected an answer of a Waggle node at ${response.url}, received status ${response.status}`);
+  return notOfANode(response);
 }

@@ -8,6 +8,7 @@ import type { App, Deps } from './app.ts';
 import { customerOf, principalOf, type Guards } from './authenticate.ts';
 import { apply, VISIBLE } from './change.ts';
 import { sendLines } from './lines.ts';
+import { readingIn } from './reads.ts';
 import {
   AUTHENTICATION_CODES,
   CHANGE_CODES,
@@ -50,9 +51,11 @@ const account = Type.Object(
 );
 
 /** What a customer reads and sets of its own account, and its request records. */
-export function accountRoutes(app: App, { node }: Deps, guards: Guards): void {
+export function accountRoutes(app: App, { node, reads }: Deps, guards: Guards): void {
   const { identity, clock } = node;
   const onRequest = guards.customer('read');
+  /** Presets change what resizes do, and a key that only reads must not: it takes both scopes. */
+  const onChange = guards.customer('read', 'resize');
   const common = { tags: ['Customer'], security: [{ apiKey: [] }] };
 
   app.get(
@@ -75,11 +78,12 @@ export function accountRoutes(app: App, { node }: Deps, guards: Guards): void {
   app.patch(
     '/v1/account',
     {
-      onRequest,
+      onRequest: onChange,
       schema: {
         ...common,
         operationId: 'patchProfile',
         summary: 'Set fields of the profile',
+        description: 'Takes a key with both scopes.',
         querystring: closed(waitQuery),
         body: closed({ profile: profilePatch }),
         response: responses({ 200: account }, ...CUSTOMER_CODES, ...CHANGE_CODES),
@@ -95,12 +99,12 @@ export function accountRoutes(app: App, { node }: Deps, guards: Guards): void {
   app.put(
     '/v1/account/presets/:name',
     {
-      onRequest,
+      onRequest: onChange,
       schema: {
         ...common,
         operationId: 'putPreset',
         summary: 'Set a preset, used as preset=<name>',
-        description: `At most ${PRESETS_MAX}. A preset has to be a valid request by itself.`,
+        description: `At most ${PRESETS_MAX}. A preset has to be a valid request by itself. Takes a key with both scopes.`,
         params: closed({ name: entryName }),
         querystring: closed(waitQuery),
         body: preset,
@@ -129,11 +133,12 @@ export function accountRoutes(app: App, { node }: Deps, guards: Guards): void {
   app.delete(
     '/v1/account/presets/:name',
     {
-      onRequest,
+      onRequest: onChange,
       schema: {
         ...common,
         operationId: 'deletePreset',
         summary: 'Remove a preset',
+        description: 'Takes a key with both scopes.',
         params: closed({ name: entryName }),
         querystring: closed(waitQuery),
         response: responses({ 204: null }, ...CUSTOMER_CODES, ...CHANGE_CODES),
@@ -150,7 +155,7 @@ export function accountRoutes(app: App, { node }: Deps, guards: Guards): void {
   app.get(
     '/v1/records',
     {
-      onRequest: guards.anyone,
+      onRequest: [guards.anyone, readingIn(reads)],
       schema: {
         tags: ['Customer', 'Operator'],
         security: [{ apiKey: [] }, { token: [] }],
@@ -173,6 +178,7 @@ export function accountRoutes(app: App, { node }: Deps, guards: Guards): void {
           ...AUTHENTICATION_CODES,
           'REQUEST_INVALID',
           'CUSTOMER_UNKNOWN',
+          'QUEUE_FULL',
         ),
       },
     },

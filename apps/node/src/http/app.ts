@@ -6,6 +6,8 @@ import type { Principal } from '@waggle/identity';
 import type { Metrics } from '../metrics.ts';
 import type { Node } from '../node.ts';
 import type { Readiness } from '../probe.ts';
+import type { Bounds } from './bounds.ts';
+import type { Room } from './room.ts';
 
 /** The server, or a scope of it, whose routes take their types from their schemas. */
 export type App = FastifyInstance<
@@ -21,6 +23,9 @@ export interface Deps {
   readonly node: Node;
   readonly metrics: Metrics;
   readonly readiness: Readiness;
+  readonly bounds: Bounds;
+  /** For requests that read the store. */
+  readonly reads: Room;
 }
 
 declare module 'fastify' {
@@ -29,5 +34,7 @@ declare module 'fastify' {
     principal: Principal | null;
     /** Code of the problem that was answered with, for the log and the metrics. */
     problem: ErrorCode | null;
+    /** What gives back what it holds, by holding.ts. */
+    held: (() => void)[] | null;
   }
 }

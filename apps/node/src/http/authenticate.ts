@@ -3,7 +3,8 @@ import { WaggleError, type CustomerId } from '@waggle/protocol/base';
 import { authorize, authorizeCustomer, type Principal, type Scope, type TokenRole } from '@waggle/identity';
 import type { Node } from '../node.ts';
 
-type Hook = (request: FastifyRequest, reply: FastifyReply, done: HookHandlerDoneFunction) => void;
+/** What runs before any of the body is read. */
+export type Hook = (request: FastifyRequest, reply: FastifyReply, done: HookHandlerDoneFunction) => void;
 
 const BEARER = /^bearer +([!-~]+) *$/i;
 
@@ -11,11 +12,11 @@ const BEARER = /^bearer +([!-~]+) *$/i;
 export interface Guards {
   /** Lets any valid credential in. */
   readonly anyone: Hook;
-  /** Lets the API keys of customers with that scope in. */
-  customer(scope: Scope): Hook;
+  /** Lets the API keys of customers with all these scopes in. */
+  customer(...scopes: readonly Scope[]): Hook;
   /** Lets tokens of that role in, and operators. */
   role(role: TokenRole): Hook;
-  /** For the log: everyone, unless the configuration says auditors only. */
+  /** For the log: everyone, known by their credential if they show a valid one, unless the configuration says auditors only. */
   readonly log: Hook;
   /** For loopback without a proxy in between, else as `role('metrics')`. */
   readonly metrics: Hook;
@@ -33,6 +34,16 @@ function authenticate(node: Node, request: FastifyRequest): Principal {
   const principal = node.identity.authenticate(text);
   request.principal = principal;
   return principal;
+}
+
+/** For routes that are for everyone: whose credential it is, if it is a valid one, so that strangers do not crowd them out. */
+function recognize(node: Node, request: FastifyRequest): undefined {
+  if (request.headers.authorization === undefined) return;
+  try {
+    authenticate(node, request);
+  } catch (error) {
+    if (!(error instanceof WaggleError)) throw error;
+  }
 }
 
 const LOOPBACK = /^(127\.|::1$|::ffff:127\.)/;
@@ -53,9 +64,9 @@ export function guardsOf(node: Node): Guards {
   const metrics = role('metrics');
   return {
     anyone: guard(() => undefined),
-    customer: (scope) => guard((principal) => authorizeCustomer(principal, scope)),
+    customer: (...scopes) => guard((principal) => scopes.forEach((scope) => authorizeCustomer(principal, scope))),
     role,
-    log: node.config.publicLog ? (_request, _reply, done) => done() : role('auditor'),
+    log: node.config.publicLog ? (request, _reply, done) => done(recognize(node, request)) : role('auditor'),
     metrics: (request, reply, done) => (isLocal(request) ? done() : metrics(request, reply, done)),
   };
 }

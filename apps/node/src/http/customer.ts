@@ -5,6 +5,7 @@ import { epochBounds } from '@waggle/protocol/sealing';
 import { readEpoch, readProof, STATEMENTS_PAGE_MAX, type StatementRow } from '@waggle/runtime';
 import type { App, Deps } from './app.ts';
 import { customerOf, type Guards } from './authenticate.ts';
+import { readingIn } from './reads.ts';
 import { isUnchanged, sealed } from './sealed.ts';
 import {
   choice,
@@ -103,9 +104,9 @@ const originQuery = closed({
 });
 
 /** What a customer reads of its own: usage and statements. */
-export function customerRoutes(app: App, { node }: Deps, guards: Guards): void {
+export function customerRoutes(app: App, { node, reads }: Deps, guards: Guards): void {
   const { driver, store, standing, clock } = node;
-  const onRequest = guards.customer('read');
+  const onRequest = [guards.customer('read'), readingIn(reads)];
   const common = { tags: ['Customer'], security: [{ apiKey: [] }] };
 
   app.get(
@@ -118,7 +119,7 @@ export function customerRoutes(app: App, { node }: Deps, guards: Guards): void {
         summary: 'Usage, live and sealed',
         description: 'Sealed, sealing and still open usage told apart. By default of the last 24 hours.',
         querystring: usageQuery,
-        response: responses(usageResponses, ...CUSTOMER_CODES, 'REQUEST_INVALID'),
+        response: responses(usageResponses, ...CUSTOMER_CODES, 'REQUEST_INVALID', 'QUEUE_FULL'),
       },
     },
     (request, reply) => {
@@ -152,6 +153,7 @@ export function customerRoutes(app: App, { node }: Deps, guards: Guards): void {
           },
           ...CUSTOMER_CODES,
           'REQUEST_INVALID',
+          'QUEUE_FULL',
         ),
       },
     },
@@ -167,7 +169,14 @@ export function customerRoutes(app: App, { node }: Deps, guards: Guards): void {
     },
   );
 
-  const one = [...CUSTOMER_CODES, 'REQUEST_INVALID', 'EPOCH_NOT_SEALED', 'EPOCH_UNKNOWN', 'STATEMENT_UNKNOWN'] as const;
+  const one = [
+    ...CUSTOMER_CODES,
+    'REQUEST_INVALID',
+    'EPOCH_NOT_SEALED',
+    'EPOCH_UNKNOWN',
+    'STATEMENT_UNKNOWN',
+    'QUEUE_FULL',
+  ] as const;
 
   app.get(
     '/v1/statements/:epoch',

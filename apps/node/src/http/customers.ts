@@ -5,6 +5,7 @@ import type { App, Deps } from './app.ts';
 import type { Guards } from './authenticate.ts';
 import { apply, change, VISIBLE } from './change.ts';
 import { usageQuery, usageQueryOf, usageResponses } from './customer.ts';
+import { readingIn } from './reads.ts';
 import {
   AUTHENTICATION_CODES,
   CHANGE_CODES,
@@ -204,7 +205,7 @@ export function customerAdminRoutes(app: App, deps: Deps, guards: Guards): void 
   app.get(
     '/v1/customers/:id/usage',
     {
-      onRequest,
+      onRequest: [onRequest, readingIn(deps.reads)],
       schema: {
         ...common,
         operationId: 'getCustomerUsage',
@@ -212,7 +213,13 @@ export function customerAdminRoutes(app: App, deps: Deps, guards: Guards): void 
         description: 'As GET /v1/usage.',
         params,
         querystring: usageQuery,
-        response: responses(usageResponses, ...AUTHENTICATION_CODES, 'REQUEST_INVALID', 'CUSTOMER_UNKNOWN'),
+        response: responses(
+          usageResponses,
+          ...AUTHENTICATION_CODES,
+          'REQUEST_INVALID',
+          'CUSTOMER_UNKNOWN',
+          'QUEUE_FULL',
+        ),
       },
     },
     async (request) => {

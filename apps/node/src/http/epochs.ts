@@ -18,7 +18,10 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { App, Deps } from './app.ts';
 import type { Guards } from './authenticate.ts';
 import { newestSealed } from './log.ts';
+import { holdUntilOver } from './holding.ts';
 import { sendLines } from './lines.ts';
+import { partyOf, readingIn } from './reads.ts';
+import { Room } from './room.ts';
 import { AUTHENTICATION_CODES, choice, closed, content, epochNumber, responses, time } from './schemas.ts';
 import { isUnchanged, sealed } from './sealed.ts';
 import { rfc3339 } from './time.ts';
@@ -38,17 +41,16 @@ const epochFields = {
   root: nullable('string', 'Root of the log, base64.'),
 };
 
-const ONE_CODES = ['REQUEST_INVALID', 'EPOCH_NOT_SEALED', 'EPOCH_UNKNOWN'] as const;
-/** Archives that may wait while one is packed: each is held in memory. */
-const PACKING_WAITING_MAX = 8;
+const ONE_CODES = ['REQUEST_INVALID', 'EPOCH_NOT_SEALED', 'EPOCH_UNKNOWN', 'QUEUE_FULL'] as const;
 
 /** Sealed epochs as files, and the list of all. */
-export function epochRoutes(app: App, { node }: Deps, guards: Guards): void {
+export function epochRoutes(app: App, { node, bounds, reads }: Deps, guards: Guards): void {
   const { store, driver, standing, clock, config } = node;
   const { cluster } = standing;
   const isPublic = config.publicLog;
-  const open = { onRequest: guards.log };
-  const closedOff = { onRequest: guards.role('auditor') };
+  const open = { onRequest: [guards.log, readingIn(reads)] };
+  const closedOff = { onRequest: [guards.role('auditor'), readingIn(reads)] };
+  const archives = new Room(bounds.archivesMax, 'archives');
   const common = { tags: ['Auditor'], security: isPublic ? [{}, { token: [] }] : [{ token: [] }] };
   const guarded = { tags: ['Auditor'], security: [{ token: [] }] };
   const params = closed({ epoch: epochNumber('The number of the epoch.') });
@@ -56,7 +58,7 @@ export function epochRoutes(app: App, { node }: Deps, guards: Guards): void {
   app.get(
     '/v1/genesis',
     {
-      ...open,
+      onRequest: guards.log,
       schema: {
         ...common,
         operationId: 'getGenesis',
@@ -94,18 +96,23 @@ export function epochRoutes(app: App, { node }: Deps, guards: Guards): void {
             ),
           },
           'REQUEST_INVALID',
+          'QUEUE_FULL',
         ),
       },
     },
     async (request, reply) => {
       const { limit = 100 } = request.query;
       const first = request.query.from ?? Math.max(0, driver.openEpoch - limit + 1);
-      const rows = new Map((await store.sealedRange(first, limit)).map((row) => [row.epoch, row]));
-      const newest = await newestSealed(node);
+      const sealedCount = Math.min(limit, driver.sealingEpoch - first);
+      const page = sealedCount > 0 ? await store.sealedRange(first, sealedCount) : [];
+      const last = page.at(-1)?.epoch;
+      // A page that does not end before the newest sealed epoch ends with it.
+      const sealedUpTo = last !== undefined && page.length < limit ? last : (await newestSealed(node))?.epoch;
+      const rows = new Map(page.map((row) => [row.epoch, row]));
       const count = Math.max(0, Math.min(limit, driver.openEpoch - first + 1));
       const epochs = Array.from({ length: count }, (_, i) => view(first + i, rows.get(first + i)));
       reply.header('cache-control', 'no-cache');
-      return { sealedUpTo: newest?.epoch ?? null, epochs };
+      return { sealedUpTo: sealedUpTo ?? null, epochs };
     },
   );
 
@@ -133,6 +140,7 @@ export function epochRoutes(app: App, { node }: Deps, guards: Guards): void {
           },
           'REQUEST_INVALID',
           'EPOCH_UNKNOWN',
+          'QUEUE_FULL',
         ),
       },
     },
@@ -219,7 +227,12 @@ export function epochRoutes(app: App, { node }: Deps, guards: Guards): void {
     'application/x-tar',
     'Everything that it takes to verify the epoch offline, for waggle-verify',
     closedOff,
-    async ({ row }, _, reply) => reply.send(Buffer.from((await packed(row.epoch)).buffer)),
+    async ({ row }, request, reply) => {
+      const party = partyOf(request);
+      archives.take(party, 1);
+      holdUntilOver(request, () => archives.give(party, 1));
+      return reply.send(Buffer.from((await packed(row.epoch)).buffer));
+    },
   );
 
   app.get(
@@ -296,21 +309,13 @@ export function epochRoutes(app: App, { node }: Deps, guards: Guards): void {
   }
 
   let packing: Promise<unknown> = Promise.resolve();
-  let waiting = 0;
 
-  /** One archive at a time. Throws `QUEUE_FULL` when too many are wanted. */
-  async function packed(epoch: Epoch): Promise<Uint8Array<ArrayBuffer>> {
-    if (waiting >= PACKING_WAITING_MAX)
-      throw new WaggleError('QUEUE_FULL', `Expected at most ${PACKING_WAITING_MAX} archives at the same time`);
-    waiting++;
+  /** One archive at a time. */
+  function packed(epoch: Epoch): Promise<Uint8Array<ArrayBuffer>> {
     const archive = packing.then(async () =>
       packBundle(epoch, await readBundle(store, cluster, epoch, driver.openEpoch)),
     );
     packing = archive.catch(() => undefined);
-    try {
-      return await archive;
-    } finally {
-      waiting--;
-    }
+    return archive;
   }
 }

@@ -34,7 +34,7 @@ export function healthRoutes(app: App, { metrics, readiness }: Deps, guards: Gua
         operationId: 'getReadiness',
         summary: 'Whether this node should get requests',
         description: 'It can write, a worker has made a picture within the last seconds, and it is not shutting down.',
-        response: responses({ 200: status('ready', 'It should.') }, 'DRAINING', 'STORE_FULL', 'QUEUE_FULL'),
+        response: responses({ 200: status('ready', 'It should.') }, 'DRAINING', 'STORE_FULL', 'NOT_READY'),
       },
     },
     async (_request, reply) => {

@@ -14,6 +14,7 @@ import { Type } from 'typebox';
 import type { Node } from '../node.ts';
 import type { App, Deps } from './app.ts';
 import type { Guards } from './authenticate.ts';
+import { readingIn } from './reads.ts';
 import { closed, content, responses } from './schemas.ts';
 import { isUnchanged } from './sealed.ts';
 
@@ -31,11 +32,11 @@ export async function newestSealed({ driver, store }: Pick<Node, 'driver' | 'sto
 }
 
 /** The transparency log as C2SP's tools read it (c2sp.org/tlog-tiles), with the keys to check it by. */
-export function logRoutes(app: App, { node }: Deps, guards: Guards): void {
+export function logRoutes(app: App, { node, reads }: Deps, guards: Guards): void {
   const { store, driver, standing, config } = node;
   const { cluster } = standing;
   const isPublic = config.publicLog;
-  const onRequest = guards.log;
+  const onRequest = [guards.log, readingIn(reads)];
   const common = { tags: ['Auditor'], security: isPublic ? [{}, { token: [] }] : [{ token: [] }] };
 
   app.get(
@@ -46,7 +47,11 @@ export function logRoutes(app: App, { node }: Deps, guards: Guards): void {
         ...common,
         operationId: 'getCheckpoint',
         summary: 'The newest checkpoint of the log',
-        response: responses({ 200: content('A signed note (c2sp.org/tlog-checkpoint).', 'text/plain') }, 'NOT_FOUND'),
+        response: responses(
+          { 200: content('A signed note (c2sp.org/tlog-checkpoint).', 'text/plain') },
+          'NOT_FOUND',
+          'QUEUE_FULL',
+        ),
       },
     },
     async (_request, reply) =>
@@ -71,6 +76,7 @@ export function logRoutes(app: App, { node }: Deps, guards: Guards): void {
         response: responses(
           { 200: content('Hashes of 32 bytes, or entries after their lengths.', 'application/octet-stream') },
           'NOT_FOUND',
+          'QUEUE_FULL',
         ),
       },
     },
@@ -97,7 +103,7 @@ export function logRoutes(app: App, { node }: Deps, guards: Guards): void {
         ...common,
         operationId: 'getPolicy',
         summary: 'Whose signatures the newest checkpoint needs (c2sp.org/tlog-policy)',
-        response: responses({ 200: content('The policy.', 'text/plain') }),
+        response: responses({ 200: content('The policy.', 'text/plain') }, 'QUEUE_FULL'),
       },
     },
     async (_request, reply) => {
@@ -121,7 +127,10 @@ export function logRoutes(app: App, { node }: Deps, guards: Guards): void {
         ...common,
         operationId: 'getLogKeys',
         summary: 'The keys that sign as the log, one for each member of the roster',
-        response: responses({ 200: content('Verifier keys (c2sp.org/signed-note), one a line.', 'text/plain') }),
+        response: responses(
+          { 200: content('Verifier keys (c2sp.org/signed-note), one a line.', 'text/plain') },
+          'QUEUE_FULL',
+        ),
       },
     },
     async (_request, reply) => {

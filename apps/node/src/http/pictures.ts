@@ -4,23 +4,20 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Type, type TSchema } from 'typebox';
 import { ERRORS, WaggleError, type ErrorCode } from '@waggle/protocol/base';
 import type { Usage } from '@waggle/protocol/lattice';
-import {
-  estimateCpuMicros,
-  parsePlan,
-  planPicture,
-  RESIZE_PARAMETERS,
-  type Parameter,
-  type ResizePlan,
-} from '@waggle/images';
+import { estimateCpuMicros, planPicture, RESIZE_PARAMETERS, type Parameter, type ResizePlan } from '@waggle/images';
 import type { Order, Outcome, Result } from '../work.ts';
 import type { App, Deps } from './app.ts';
-import { customerOf, type Guards } from './authenticate.ts';
-import { BodyMemory, Upload } from './bodies.ts';
+import { customerOf, type Guards, type Hook } from './authenticate.ts';
+import { Upload } from './bodies.ts';
+import { BufferPool } from './buffers.ts';
+import { holdUntilOver } from './holding.ts';
 import { fileOf } from './multipart.ts';
+import { partyOf } from './reads.ts';
+import { Room } from './room.ts';
 import { choice, content, CUSTOMER_CODES, responses } from './schemas.ts';
 
-/** Memory for bodies, in bytes: what 16 of the largest that the default limits allow take. */
-const BODIES_BYTES_MAX = 512 * 2 ** 20;
+/** Who has no room for an answer of this size, in bytes, does not get in: few pictures are larger. */
+const ANSWER_BYTES = 8 * 2 ** 20;
 
 const CODES = (Object.keys(ERRORS) as ErrorCode[]).filter((code) =>
   /^(BODY|IMAGE|OUTPUT|RESIZE|IDEMPOTENCY)_/.test(code),
@@ -28,6 +25,7 @@ const CODES = (Object.keys(ERRORS) as ErrorCode[]).filter((code) =>
 const WORK_CODES = [
   ...CUSTOMER_CODES,
   'REQUEST_INVALID',
+  'REQUEST_TIMEOUT',
   ...CODES,
   'LIMIT_EXCEEDED',
   'QUEUE_FULL',
@@ -136,9 +134,15 @@ type Service = 'resize' | 'inspect' | 'estimate';
  * The routes that work on pictures. Nothing is validated by schema here, since the plan says better what is wrong; the schemas
  * describe. Bodies are read by the routes themselves, after everything that can be refused without them.
  */
-export function pictureRoutes(app: App, { node, metrics }: Deps, guards: Guards): void {
-  const memory = new BodyMemory(BODIES_BYTES_MAX);
-  metrics.watchBodies(memory);
+export function pictureRoutes(app: App, { node, metrics, bounds }: Deps, guards: Guards): void {
+  const bodies = new Room(bounds.bodiesBytesMax, 'bytes of request bodies');
+  const buffers = new BufferPool();
+  const answers = new Room(bounds.answersBytesMax, 'bytes of answers that were not taken yet');
+  metrics.watchBodies({
+    get bytes() {
+      return bodies.taken + answers.taken + buffers.keptBytes;
+    },
+  });
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, _payload, done) => done(null));
   app.setValidatorCompiler(() => (value: unknown) => ({ value }));
@@ -149,7 +153,14 @@ export function pictureRoutes(app: App, { node, metrics }: Deps, guards: Guards)
     headers,
     body: pictureBody,
   };
-  const onRequest = guards.customer('resize');
+  /** Takes the place of the request before anything of its body is read. It stays taken until the answer is out. */
+  const enter: Hook = (request, _reply, done) => {
+    if (node.isDraining) throw new WaggleError('DRAINING');
+    if (node.driver.isFull) throw new WaggleError('STORE_FULL');
+    holdUntilOver(request, node.work.admits(customerOf(request).customer));
+    done();
+  };
+  const onRequest = [guards.customer('resize'), enter];
 
   app.post(
     '/v1/resize',
@@ -224,14 +235,15 @@ export function pictureRoutes(app: App, { node, metrics }: Deps, guards: Guards)
   );
 
   async function serve(service: Service, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-    if (node.isDraining) throw new WaggleError('DRAINING');
-    if (node.driver.isFull) throw new WaggleError('STORE_FULL');
-    const upload = new Upload(request.raw, reply.raw, memory, customerOf(request).customer);
+    const memory = { room: bodies, party: partyOf(request), buffers };
+    const upload = new Upload(request.raw, reply.raw, memory, node.clock);
+    let outcome: Outcome;
     try {
-      return answer(service, await carryOut(service, request, reply, upload), request, reply);
+      outcome = await carryOut(service, request, reply, upload);
     } finally {
       upload.release();
     }
+    return answer(service, outcome, request, reply);
   }
 
   /** Reads the body and hands the order in. What is refused on the way is metered like any other failure. */
@@ -251,6 +263,7 @@ export function pictureRoutes(app: App, { node, metrics }: Deps, guards: Guards)
     } as const;
     let received: Pick<Order, 'body' | 'idempotencyKey'>;
     try {
+      answers.check(partyOf(request), Math.min(ANSWER_BYTES, bounds.answersBytesMax / 2));
       if (service === 'estimate') planOf(request);
       const idempotencyKey = idempotencyKeyOf(request);
       const pictureOf = pictureReader(request);
@@ -263,16 +276,11 @@ export function pictureRoutes(app: App, { node, metrics }: Deps, guards: Guards)
     return node.work.carryOut({ ...order, ...received, accept: request.headers.accept, signal: goneSignal(reply.raw) });
   }
 
-  /** The plan of the query over that of the preset it names. Throws `REQUEST_INVALID`. */
+  /** The plan of a resize with this query. Throws `REQUEST_INVALID`. */
   function planOf(request: FastifyRequest): ResizePlan {
-    const { preset: named, ...params } = request.query as Record<string, string>;
-    const preset = named === undefined ? {} : node.identity.preset(customerOf(request).customer, named);
-    if (preset === undefined)
-      throw new WaggleError(
-        'REQUEST_INVALID',
-        `Expected the name of a preset, received ${JSON.stringify(named)?.slice(0, 80)}`,
-      );
-    return parsePlan({ ...preset, ...params }, request.headers.accept);
+    const { customer } = customerOf(request);
+    const params = request.query as Record<string, unknown>;
+    return node.work.plan({ operation: 'resize', customer, params, accept: request.headers.accept });
   }
 
   function answer(service: Service, outcome: Outcome, request: FastifyRequest, reply: FastifyReply): FastifyReply {
@@ -295,12 +303,24 @@ export function pictureRoutes(app: App, { node, metrics }: Deps, guards: Guards)
     });
   }
 
+  /**
+   * Memory for a picture that is made, until it is sent: room for one at least. Beyond that, whoever takes no answers gets none
+   * (`QUEUE_FULL`): the picture is metered, and a repeat under its idempotency key is free.
+   */
+  function holdAnswer(bytes: number, request: FastifyRequest): void {
+    const party = partyOf(request);
+    if (answers.takenBy(party) > 0) answers.check(party, bytes);
+    answers.add(party, bytes);
+    holdUntilOver(request, () => answers.give(party, bytes));
+  }
+
   function sendPicture({ picture, output }: Result, request: FastifyRequest, reply: FastifyReply): FastifyReply {
     const { format, preset } = request.query as Record<string, string>;
     const asked =
       format ??
       (preset === undefined ? undefined : node.identity.preset(customerOf(request).customer, preset)?.['format']);
     if (asked === 'auto') reply.header('vary', 'accept');
+    holdAnswer(picture.length, request);
     return reply
       .type(`image/${output.format}`)
       .header('content-length', picture.length)

@@ -13,12 +13,16 @@ export interface Problem {
   readonly instance: string;
 }
 
+/** Codes of the statuses that say when to come again. */
+type BusyCode = { [Code in ErrorCode]: (typeof ERRORS)[Code]['status'] extends 429 | 503 ? Code : never }[ErrorCode];
+
 /** When a retry is worth it, in whole seconds (RFC 9110 `retry-after`), for every code that has the status 429 or 503. */
-const RETRY_AFTER_S: Partial<Record<ErrorCode, number>> = {
+const RETRY_AFTER_S: Record<BusyCode, number> = {
   LIMIT_EXCEEDED: 1,
   // Until the key is forgotten.
   IDEMPOTENCY_EXHAUSTED: 86_400,
   QUEUE_FULL: 1,
+  NOT_READY: 5,
   DRAINING: 5,
   STORE_FULL: 30,
   STORE_FAILED: 5,
@@ -71,9 +75,10 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
   const { status } = ERRORS[code];
   request.problem = code;
   if (status === 401) reply.header('www-authenticate', 'Bearer');
-  if (status === 429 || status === 503) reply.header('retry-after', String(RETRY_AFTER_S[code] ?? 1));
+  if (code in RETRY_AFTER_S) reply.header('retry-after', String(RETRY_AFTER_S[code as BusyCode]));
   if (code === 'DRAINING') reply.header('connection', 'close');
-  if (code === 'BODY_TOO_LARGE' || hasLongRest(request.raw)) closeAfter(request.raw, reply);
+  if (code === 'BODY_TOO_LARGE' || code === 'REQUEST_TIMEOUT' || hasLongRest(request.raw))
+    closeAfter(request.raw, reply);
   return reply
     .code(status)
     .header('cache-control', 'no-store')

@@ -1,17 +1,24 @@
 import { present, WaggleError } from '@waggle/protocol/base';
 import type { App } from './app.ts';
 
-/** Methods of routes by their pattern. */
-type Routes = ReadonlyMap<string, ReadonlySet<string>>;
+/** A pattern of Fastify's router: the paths that it stands for, and the methods that they take. */
+interface Route {
+  readonly expression: RegExp;
+  readonly methods: Set<string>;
+}
+
+/** Routes by their pattern. */
+type Routes = ReadonlyMap<string, Route>;
 
 const noted = new WeakMap<object, Routes>();
 
-/** The routes of a server, as `refuseUnknown` notes them. */
-export const routesOf = ({ server }: Pick<App, 'server'>): Routes => present(noted.get(server), 'the table of routes');
+/** The methods of a server's routes by their pattern, as `refuseUnknown` notes them. */
+export const routesOf = ({ server }: Pick<App, 'server'>): ReadonlyMap<string, ReadonlySet<string>> =>
+  new Map([...present(noted.get(server), 'the table of routes')].map(([url, { methods }]) => [url, methods]));
 
 /** The methods that a path takes, in order: none if there is nothing there. */
 function allowedAt(routes: Routes, path: string): string[] {
-  const methods = [...routes].flatMap(([pattern, each]) => (expressionOf(pattern).test(path) ? [...each] : []));
+  const methods = [...routes.values()].flatMap((route) => (route.expression.test(path) ? [...route.methods] : []));
   return [...new Set(methods)].sort();
 }
 
@@ -29,12 +36,12 @@ function expressionOf(pattern: string): RegExp {
  * another method is taken, else `NOT_FOUND`.
  */
 export function refuseUnknown(app: App): void {
-  const routes = new Map<string, Set<string>>();
+  const routes = new Map<string, Route>();
   noted.set(app.server, routes);
   app.addHook('onRoute', ({ url, method }) => {
-    const methods = routes.get(url) ?? new Set();
-    for (const each of typeof method === 'string' ? [method] : method) methods.add(each);
-    routes.set(url, methods);
+    const route = routes.get(url) ?? { expression: expressionOf(url), methods: new Set() };
+    for (const each of typeof method === 'string' ? [method] : method) route.methods.add(each);
+    routes.set(url, route);
   });
   app.setNotFoundHandler((request, reply) => {
     const path = request.url.split('?', 1)[0]!;

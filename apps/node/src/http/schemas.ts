@@ -65,7 +65,8 @@ export const name = Type.String({ minLength: 1, maxLength: 128, description: 'A 
 export const scopes = Type.Array(choice(SCOPES), {
   minItems: 1,
   maxItems: SCOPES.length,
-  description: 'What a key may do: resize is work that is metered; read is usage, statements, records and the account.',
+  description:
+    'What a key may do: resize is work that is metered; read is usage, statements, records and the account; changes of the account take both.',
 });
 export const role = choice(TOKEN_ROLES, {
   description: 'What a token may do. An operator may do whatever an auditor or a metrics reader may.',

@@ -10,15 +10,18 @@ import { Readiness } from '../probe.ts';
 import { accountRoutes } from './account.ts';
 import type { App, Deps } from './app.ts';
 import { guardsOf } from './authenticate.ts';
+import { BOUNDS, type Bounds } from './bounds.ts';
 import { clusterRoutes } from './cluster.ts';
 import { customerAdminRoutes } from './customers.ts';
 import { customerRoutes } from './customer.ts';
 import { describeApi, docsRoutes } from './docs.ts';
 import { epochRoutes } from './epochs.ts';
 import { healthRoutes } from './health.ts';
+import { releaseAtEnd } from './holding.ts';
 import { logRoutes } from './log.ts';
 import { pictureRoutes } from './pictures.ts';
 import { problemOf, sendProblem } from './problem.ts';
+import { Room } from './room.ts';
 import { refuseUnknown } from './routing.ts';
 import { VERSION } from './self.ts';
 import { tokenRoutes } from './tokens.ts';
@@ -29,6 +32,10 @@ export interface ServerDeps {
   readonly logger: Logger;
   /** The metrics that the node was opened with, if they are to show both. Watches the node from now on. */
   readonly metrics: Metrics;
+  /** What `/readyz` answers by. */
+  readonly readiness?: Readiness;
+  /** Those that are not `BOUNDS`. */
+  readonly bounds?: Partial<Bounds>;
 }
 
 /** Bytes of a JSON body: a profile, or a preset. */
@@ -44,7 +51,11 @@ const KEEP_ALIVE_MS = 75_000;
 const newRequestId = (): string => randomBytes(16).toString('hex');
 
 /** Builds the HTTP server of a node, without listening: `listen` or `inject` come after. */
-export function buildServer(node: Node, { logger, metrics }: ServerDeps): App {
+export function buildServer(
+  node: Node,
+  { logger, metrics, readiness = new Readiness(node), ...rest }: ServerDeps,
+): App {
+  const bounds = { ...BOUNDS, ...rest.bounds };
   const app = fastify({
     loggerInstance: logger,
     // One line for each request says it all; a child logger for each would only cost.
@@ -77,16 +88,24 @@ export function buildServer(node: Node, { logger, metrics }: ServerDeps): App {
   takeJson(app);
   // Whether to send the body at all is answered by the routes (RFC 9110 §10.1.1), not by Node before they are asked.
   app.server.on('checkContinue', (request, response) => app.routing(request, response));
+  app.server.on('checkExpectation', (request, response) => app.routing(request, response));
   app.addHook('onRequest', (request, reply, done) => {
     mark(node, request, reply);
-    done();
+    done(unexpected(request));
   });
+  releaseAtEnd(app, bounds.writeIdleMs);
   app.addHook('onResponse', (request, reply, done) => {
     report(metrics, request, reply);
     done();
   });
   metrics.watch(node, VERSION);
-  addRoutes(app, { node, metrics, readiness: new Readiness(node) });
+  addRoutes(app, {
+    node,
+    metrics,
+    readiness,
+    bounds,
+    reads: new Room(bounds.readsMax, 'requests that read the store'),
+  });
   return app;
 }
 
@@ -121,6 +140,15 @@ function mark(node: Node, request: FastifyRequest, reply: FastifyReply): void {
   if (node.isDraining) reply.header('connection', 'close');
 }
 
+/** The problem of an expectation other than `100-continue`, which nobody here could meet (RFC 9110 §10.1.1). */
+function unexpected({ headers: { expect } }: FastifyRequest): WaggleError | undefined {
+  if (expect === undefined || /^100-continue$/i.test(expect)) return undefined;
+  return new WaggleError(
+    'REQUEST_INVALID',
+    `Expected 100-continue or no expect header, received ${JSON.stringify(expect.slice(0, 60))}`,
+  );
+}
+
 /** JSON and nothing else; an empty body is none, whatever its type. */
 function takeJson(app: App): void {
   const parse = app.getDefaultJsonParser('error', 'error');
@@ -153,15 +181,14 @@ function report(metrics: Metrics, request: FastifyRequest, reply: FastifyReply):
 /** Answers what is not HTTP, or came too slowly: there is no request that a route could answer. */
 function refuseMalformed(node: Node, code: string | undefined, socket: Socket): void {
   if (!socket.writable || code === 'ECONNRESET') return void socket.destroy();
-  const [status, expected] =
+  const [problem, status, expected] =
     code === 'HPE_HEADER_OVERFLOW'
-      ? [431, `headers of at most ${HEADERS_BYTES_MAX} bytes`]
+      ? (['REQUEST_INVALID', 431, `headers of at most ${HEADERS_BYTES_MAX} bytes`] as const)
       : code === 'ERR_HTTP_REQUEST_TIMEOUT'
-        ? [408, `a whole request within ${REQUEST_MS} ms`]
-        : [400, 'a request in HTTP/1.1'];
+        ? (['REQUEST_TIMEOUT', 408, `headers within ${HEADERS_MS} ms and all of it within ${REQUEST_MS} ms`] as const)
+        : (['REQUEST_INVALID', 400, 'a request in HTTP/1.1'] as const);
   const requestId = newRequestId();
-  const { message } = new WaggleError('REQUEST_INVALID', `Expected ${expected}, received something else`);
-  const body = JSON.stringify(problemOf('REQUEST_INVALID', message, requestId, status));
+  const body = JSON.stringify(problemOf(problem, `Expected ${expected}, received something else`, requestId, status));
   const head = [
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
     'content-type: application/problem+json',

@@ -1,6 +1,10 @@
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { BIN, here, PICTURE, Running, startNode, temporary, waggle } from './support.ts';
 
 const data = join(temporary(afterAll), 'data');
@@ -10,6 +14,12 @@ beforeAll(async () => {
   ({ url } = await startNode(data, ['--epoch-ms', '1000'], {}, (step) => (end = step)));
 });
 afterAll(() => end());
+
+/** IPv4 addresses of this machine. */
+const addresses = (): string[] =>
+  Object.values(networkInterfaces()).flatMap((all) =>
+    all!.filter(({ family }) => family === 'IPv4').map(({ address }) => address),
+  );
 
 /** What a command prints; it must succeed. Settings are in the environment, as somebody might have them. */
 async function ask(...args: string[]): Promise<string> {
@@ -132,6 +142,46 @@ describe('without a node', () => {
       /^1 waggle: Expected a node at http:\/\/127\.0\.0\.1:2, received ECONNREFUSED/,
     );
     expect(await fail('epochs', '--url', 'somewhere')).toMatch(/^2 waggle: Expected an http or https URL/);
+  });
+
+  it('does not take the answers of others for those of a node', async () => {
+    const server = createServer((_, response) => response.end('{"customers":"none"}')).listen(0, '127.0.0.1');
+    onTestFinished(() => void server.close());
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    expect(await fail('customer', 'list', '--url', `http://127.0.0.1:${port}`)).toBe(
+      `1 waggle: Expected an answer of a Waggle node at http://127.0.0.1:${port}/v1/customers?limit=1000, received status 200 from something else`,
+    );
+  });
+
+  it.each([
+    'http://waggle.example',
+    'https://203.0.113.7:8080',
+    'http://127.0.0.1.waggle.example',
+    'http://localhost.example',
+  ])("does not show %s the operator's own token", async (elsewhere) => {
+    const asked = vi.spyOn(globalThis, 'fetch').mockRejectedValue(new Error('nobody there'));
+    onTestFinished(() => asked.mockRestore());
+    for (const token of [{}, { WAGGLE_OPERATOR_TOKEN: 'correct-horse-battery' }] as const) {
+      const { code, stderr } = await here(['customer', 'list', '--url', elsewhere], { WAGGLE_DATA: data, ...token });
+      expect([code, stderr.trim()]).toEqual([
+        2,
+        `waggle: Expected a token in --token or WAGGLE_TOKEN for ${elsewhere}: the one in ${data} is sent to a node on this machine only`,
+      ]);
+    }
+    expect(asked).not.toHaveBeenCalled();
+    await here(['customer', 'list', '--url', elsewhere, '--token', 'given-for-this'], { WAGGLE_DATA: data });
+    const [, init] = asked.mock.calls[0]!;
+    expect(init?.headers).toMatchObject({ authorization: 'Bearer given-for-this' });
+  });
+
+  it.each(['localhost', '127.0.0.1', '[::1]', ...addresses()])('shows it to %s', async (host) => {
+    const asked = vi.spyOn(globalThis, 'fetch').mockRejectedValue(new Error('nobody there'));
+    onTestFinished(() => asked.mockRestore());
+    await here(['customer', 'list', '--url', `http://${host}:8080`], { WAGGLE_DATA: data });
+    const [, init] = asked.mock.calls[0]!;
+    const token = readFileSync(join(data, 'operator.token'), 'utf8').trim();
+    expect(init?.headers).toMatchObject({ authorization: `Bearer ${token}` });
   });
 
   it('shows the settings, secrets masked', async () => {

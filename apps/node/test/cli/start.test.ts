@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { PICTURE, ROOT, startNode, temporary, waggle, type Running } from './support.ts';
+import { BIN, PICTURE, ROOT, Running, startNode, temporary, waggle } from './support.ts';
 
 /** The commands that a node prints, between "Try it" and the line about the log. */
 const commandsOf = ({ stdout }: Running): string => /Try it.*\n\n([\s\S]*?)\n\n/.exec(stdout)?.[1] ?? '';
@@ -100,6 +100,7 @@ describe('stopping', () => {
     await node.find(/"msg":"draining"/, 'stderr');
     const ready = await fetch(`${node.url}/readyz`);
     expect([ready.status, ((await ready.json()) as { code: string }).code]).toEqual([503, 'DRAINING']);
+    expect((await fetch(`${node.url}/readyz?from=balancer`)).status).toBe(503);
     const headers = { authorization: `Bearer ${key.trim()}`, 'content-type': 'image/jpeg' };
     const resize = await fetch(`${node.url}/v1/resize?width=9`, {
       method: 'POST',
@@ -111,6 +112,35 @@ describe('stopping', () => {
     const insisting = setInterval(() => node.child.kill('SIGTERM'), 100);
     onTestFinished(() => clearInterval(insisting));
     expect(await node.exit()).toBe(143);
+  });
+});
+
+// Of util-linux: runs a command on a terminal of its own.
+describe.skipIf(process.platform !== 'linux' || !existsSync('/usr/bin/script'))('on a terminal', () => {
+  it('SIGTERM makes the same pause, as for `docker run -t`', async () => {
+    const data = join(temporary(), 'data');
+    const args = [BIN, 'start', '--http', '127.0.0.1:0', '--data', data, '--workers', '1', '--drain-ms', '600000'];
+    const terminal = new Running('/usr/bin/script', ['-qfec', [process.execPath, ...args].join(' '), '/dev/null']);
+    const [, pid] = await terminal.find(/"pid":(\d+).*"msg":"ready"/);
+    onTestFinished(() => {
+      process.kill(Number(pid), 'SIGKILL');
+    });
+    process.kill(Number(pid), 'SIGTERM');
+    const [, pauseMs] = await terminal.find(/"signal":"SIGTERM","pauseMs":(\d+),"msg":"draining"/);
+    expect(pauseMs).toBe('600000');
+  });
+});
+
+describe('what a node writes on standard error', () => {
+  it('is JSON, each line', async () => {
+    const node = await startNode(join(temporary(), 'data'));
+    await fetch(`${node.url}/nowhere`);
+    node.child.kill('SIGINT');
+    expect(await node.exit()).toBe(0);
+    const lines = node.stderr.trim().split('\n');
+    expect(lines.map((line) => (JSON.parse(line) as { msg: string }).msg)).toEqual(
+      expect.arrayContaining(['ready', 'request', 'stopped']),
+    );
   });
 });
 
@@ -135,10 +165,12 @@ describe('what keeps a node from starting is one line', () => {
     onTestFinished(() => void server.close());
     await once(server, 'listening');
     const { port } = server.address() as { port: number };
-    const flags = ['--http', `127.0.0.1:${port}`];
-    expect(await refused(join(temporary(), 'data'), flags)).toMatch(
+    const data = join(temporary(), 'data');
+    expect(await refused(data, ['--http', `127.0.0.1:${port}`])).toMatch(
       `1 waggle: PORT_IN_USE: Expected to listen on 127.0.0.1:${port}`,
     );
+    // Nothing was founded there.
+    expect(existsSync(data)).toBe(false);
   });
 
   it('keys that are damaged, which are not overwritten', async () => {

@@ -1,5 +1,9 @@
+import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { customerOf, openTestNode, OPERATOR_TOKEN, PNG, type Caller, type TestNode } from './support.ts';
+import { WaggleError } from '@waggle/protocol/base';
+import { buildServer } from '../../src/http/index.ts';
+import { Metrics } from '../../src/metrics.ts';
+import { customerOf, keyOf, openTestNode, OPERATOR_TOKEN, PNG, type Caller, type TestNode } from './support.ts';
 
 let test: TestNode;
 let acme: Caller;
@@ -76,6 +80,14 @@ describe('problems', () => {
         'METHOD_NOT_ALLOWED',
       ]);
     }
+  });
+
+  it('refuse what no node can meet before it is sent', async () => {
+    const { statusCode, body } = await nobody('GET', '/livez', undefined, { expect: 'nonsense' });
+    expect([statusCode, JSON.parse(body)]).toMatchObject([
+      400,
+      { code: 'REQUEST_INVALID', detail: 'Expected 100-continue or no expect header, received "nonsense"' },
+    ]);
   });
 
   it('name what was expected and what came', async () => {
@@ -311,6 +323,22 @@ describe('what a customer reads', () => {
     expect(account.keys[0]).toMatchObject({ scopes: ['resize', 'read'], revoked: false });
   });
 
+  it('its account, which only a key with both scopes changes', async () => {
+    const reader = test.as(await keyOf(test, 'scoped', {}, ['read']));
+    const resizer = test.as(await keyOf(test, 'scoped', {}, ['resize']));
+    const both = test.as(await keyOf(test, 'scoped', {}, ['resize', 'read']));
+    for (const [method, path, body] of [
+      ['PUT', '/v1/account/presets/thumb', { width: '9' }],
+      ['PATCH', '/v1/account', { profile: { mail: 'a@example.org' } }],
+      ['DELETE', '/v1/account/presets/thumb', undefined],
+    ] as const) {
+      for (const one of [reader, resizer])
+        expect((await one(method, path, body)).json()).toMatchObject({ status: 403, code: 'ROLE_REQUIRED' });
+      expect((await both(method, path, body)).statusCode).toBeLessThan(300);
+    }
+    expect((await reader('GET', '/v1/account')).statusCode).toBe(200);
+  });
+
   it('its records, which an operator reads for all', async () => {
     const brick = await customerOf(test, 'bricks');
     for (const caller of [acme, brick])
@@ -376,6 +404,25 @@ describe('health', () => {
       /nodejs_eventloop_lag_p99_seconds/,
     ])
       expect(metrics.body).toMatch(line);
+  });
+
+  it('is not ready without a worker that works, says so in its documentation, and when to come again', async () => {
+    const logger = pino({ level: 'silent' });
+    const probe = vi
+      .spyOn(test.node.pool, 'probe')
+      .mockResolvedValue({ ok: false, error: new WaggleError('RESIZE_DEADLINE', 'too late') });
+    const app = buildServer(test.node, { logger, metrics: new Metrics() });
+    const { headers, body } = await app.inject('/readyz');
+    expect(JSON.parse(body)).toMatchObject({ status: 503, code: 'NOT_READY' });
+    expect(headers['retry-after']).toBe('5');
+    probe.mockRestore();
+    const { paths } = (await app.inject('/openapi.json')).json<{
+      paths: Record<string, { get: { responses: Record<string, { description: string }> } }>;
+    }>();
+    const described = paths['/readyz']!.get.responses['503']!.description;
+    for (const code of ['DRAINING', 'STORE_FULL', 'NOT_READY']) expect(described).toContain(`\`${code}\``);
+    expect(described).not.toContain('QUEUE_FULL');
+    await app.close();
   });
 
   it('shows metrics to a proxied client only with a token', async () => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { base64, fromUtf8, hex } from '@waggle/protocol/base';
 import { unpackBundle, verifyBundle, verifyStatement } from '@waggle/protocol/audit';
 import { addUsage, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
@@ -169,6 +169,18 @@ describe('epochs', () => {
     }
     expect(['open', 'closing']).toContain(epochs.at(-1)!.state);
     expect((await get('/v1/epochs?from=0&limit=1')).json()).toMatchObject({ epochs: [{ epoch: 0, state: 'sealed' }] });
+    // Whole rows are read: no more of them than the page has.
+    const { store } = test.node;
+    const ranges = vi.spyOn(store, 'sealedRange');
+    const ones = vi.spyOn(store, 'sealedEpoch');
+    const all = (await get('/v1/epochs?from=0&limit=1000')).json<{ sealedUpTo: number; epochs: { state: string }[] }>();
+    expect(all.sealedUpTo).toBe(all.epochs.filter(({ state }) => state === 'sealed').length - 1);
+    expect(ranges.mock.calls.map(([from]) => from)).toEqual([0]);
+    expect(ones).not.toHaveBeenCalled();
+    const none = (await get(`/v1/epochs?from=${test.node.driver.openEpoch + 1_000}`)).json<{ sealedUpTo: number }>();
+    expect(none).toMatchObject({ sealedUpTo: expect.any(Number) as number, epochs: [] });
+    expect(ranges).toHaveBeenCalledTimes(1);
+    vi.restoreAllMocks();
     const unsealed = (await get(`/v1/epochs/${test.node.driver.openEpoch}`)).json<object>();
     expect(unsealed).toMatchObject({ treeSize: null, root: null });
     expect(unsealed).not.toHaveProperty('header');
@@ -190,7 +202,8 @@ describe('epochs', () => {
     expect(view).toMatchObject({
       cosigners: [`${test.node.standing.cluster.origin}/${test.node.standing.replica.slice(0, 8)}`],
     });
-    const files = new Map(await Promise.all(view.files.map(async (path) => [path, await get(path)] as const)));
+    const files = new Map<string, Awaited<ReturnType<typeof get>>>();
+    for (const path of view.files) files.set(path, await get(path));
     const of = (name: string) => files.get(`/v1/epochs/${billed}${name}`)!;
     const bundle = unpackBundle(of('.tar').rawPayload);
     const cluster = await genesis();

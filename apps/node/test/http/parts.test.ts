@@ -1,8 +1,13 @@
+import { EventEmitter } from 'node:events';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { WaggleError, type CustomerId } from '@waggle/protocol/base';
-import { BodyMemory } from '../../src/http/bodies.ts';
+import { WaggleError } from '@waggle/protocol/base';
+import type { Clock } from '@waggle/runtime';
+import { Upload } from '../../src/http/bodies.ts';
+import { BufferPool } from '../../src/http/buffers.ts';
 import { fileOf } from '../../src/http/multipart.ts';
+import { Room } from '../../src/http/room.ts';
 import { parseTime } from '../../src/http/time.ts';
 import { Readiness, type Probed } from '../../src/probe.ts';
 
@@ -55,27 +60,152 @@ describe('a form of one file', () => {
   });
 });
 
-describe('the memory for bodies', () => {
+describe('room', () => {
   it('is never more than it may be, and never more than half of it for one customer', () => {
     const step = fc.record({ customer: fc.constantFrom('a', 'b', 'c'), bytes: fc.nat(60) });
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
-        const memory = new BodyMemory(100);
+        const room = new Room(100, 'bytes');
         const held = new Map<string, number>();
         for (const { customer, bytes } of steps) {
           const own = held.get(customer) ?? 0;
           const all = [...held.values()].reduce((a, b) => a + b, 0);
           const fits = all + bytes <= 100 && own + bytes <= 50;
-          expect(codeOf(() => memory.take(customer as CustomerId, bytes))).toBe(fits ? 'none' : 'QUEUE_FULL');
+          expect(room.has(customer, bytes)).toBe(fits);
+          expect(codeOf(() => room.take(customer, bytes))).toBe(fits ? 'none' : 'QUEUE_FULL');
           if (fits) held.set(customer, own + bytes);
           else {
-            memory.give(customer as CustomerId, own);
+            room.give(customer, own);
             held.delete(customer);
           }
-          expect(memory.bytes).toBe([...held.values()].reduce((a, b) => a + b, 0));
+          expect(room.taken).toBe([...held.values()].reduce((a, b) => a + b, 0));
         }
       }),
     );
+  });
+});
+
+describe('a pool of buffers', () => {
+  it('gives memory that nobody has, of the length asked for, and keeps no more than its bound', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.integer({ min: 1, max: 200_000 }), fc.boolean()), { maxLength: 60 }),
+        (steps) => {
+          const pool = new BufferPool();
+          const held = new Set<Buffer>();
+          for (const [length, gives] of steps) {
+            const buffer = pool.take(length);
+            expect(buffer.length).toBe(length);
+            for (const other of held) expect(other.buffer).not.toBe(buffer.buffer);
+            held.add(buffer);
+            if (!gives) continue;
+            const [oldest] = held;
+            held.delete(oldest!);
+            pool.give(oldest!);
+          }
+          expect(pool.keptBytes).toBeLessThanOrEqual(64 * 1024 * 1024);
+        },
+      ),
+    );
+    const pool = new BufferPool();
+    for (let i = 0; i < 100; i++) pool.give(Buffer.allocUnsafeSlow(2 ** 20));
+    expect(pool.keptBytes).toBe(64 * 2 ** 20);
+    pool.give(Buffer.allocUnsafeSlow(2 ** 24));
+    expect(pool.keptBytes).toBe(64 * 2 ** 20);
+  });
+});
+
+describe('an upload', () => {
+  /** A clock that stands still until it is told to go, and a body that comes when it is told to. */
+  function upload(headers: Record<string, string> = {}) {
+    let nowMs = 0;
+    const timers = new Map<object, { readonly atMs: number; readonly fn: () => void }>();
+    const clock: Clock = {
+      nowMs: () => nowMs,
+      monotonicMs: () => nowMs,
+      after(ms, fn) {
+        const timer = {};
+        timers.set(timer, { atMs: nowMs + ms, fn });
+        return () => timers.delete(timer);
+      },
+    };
+    const source = Object.assign(new EventEmitter(), { headers, pause: () => {} });
+    const room = new Room(1_000_000, 'bytes');
+    const reading = new Upload(
+      source as unknown as IncomingMessage,
+      {} as ServerResponse,
+      { room, party: 'acme', buffers: new BufferPool() },
+      clock,
+    );
+    return {
+      source,
+      room,
+      timers,
+      reading,
+      wait: (ms: number): void => {
+        nowMs += ms;
+        for (const [timer, { atMs, fn }] of timers) {
+          if (atMs > nowMs) continue;
+          timers.delete(timer);
+          fn();
+        }
+      },
+    };
+  }
+
+  it('takes memory for what has come, not for what was announced, and gives all of it back', async () => {
+    const { source, room, reading, timers } = upload({ 'content-length': '300000' });
+    const body = reading.read(300_000);
+    expect(room.taken).toBe(0);
+    for (const taken of [100_000, 200_000, 300_000]) {
+      source.emit('data', Buffer.alloc(100_000, taken / 100_000));
+      expect(room.taken).toBe(taken);
+    }
+    source.emit('end');
+    const bytes = await body;
+    expect([bytes.length, bytes[0], bytes.at(-1), timers.size]).toEqual([300_000, 1, 3, 0]);
+    reading.release();
+    expect(room.taken).toBe(0);
+  });
+
+  it('that is announced too large is refused before any of it, one that lies when it is there', async () => {
+    await expect(upload({ 'content-length': '11' }).reading.read(10)).rejects.toMatchObject({ code: 'BODY_TOO_LARGE' });
+    const { source, reading } = upload({ 'content-length': '9' });
+    const body = reading.read(10);
+    source.emit('data', Buffer.alloc(7));
+    source.emit('end');
+    await expect(body).rejects.toMatchObject({ code: 'REQUEST_INVALID' });
+  });
+
+  it('that brings nothing ends after the grace', async () => {
+    const { reading, wait } = upload({ 'content-length': '10' });
+    const body = reading.read(10);
+    wait(10_000);
+    await expect(body).rejects.toMatchObject({
+      code: 'REQUEST_TIMEOUT',
+      message: 'Expected at least 8192 bytes a second, received 0 in 10 s',
+    });
+  });
+
+  it('goes on as long as it brings 8 KiB a second, and not longer', async () => {
+    const { source, reading, timers, wait } = upload();
+    const body = reading.read(1_000_000);
+    for (let second = 0; second < 60; second++) {
+      source.emit('data', Buffer.alloc(8_192));
+      wait(1_000);
+    }
+    expect(timers.size).toBe(1);
+    for (let second = 0; second < 10; second++) wait(1_000);
+    await expect(body).rejects.toMatchObject({ code: 'REQUEST_TIMEOUT' });
+    expect([reading.received, timers.size, source.listenerCount('data')]).toEqual([60 * 8_192, 0, 0]);
+  });
+
+  it('ends with its client', async () => {
+    const { source, reading, timers } = upload();
+    const body = reading.read(10);
+    source.emit('close');
+    await expect(body).rejects.toMatchObject({ code: 'RESIZE_CANCELLED' });
+    expect(timers.size).toBe(0);
   });
 });
 
@@ -141,5 +271,8 @@ describe('readiness', () => {
     const late = readiness.check();
     finish!();
     expect(await late).toBeNull();
+
+    readiness.leave();
+    expect((await readiness.check())?.code).toBe('DRAINING');
   });
 });

@@ -104,12 +104,15 @@ describe('over a real connection', () => {
     expect(await exchange(json, create, () => true)).toMatch(/^HTTP\/1\.1 100 /);
     expect(await exchange(json, '{"name":"Asked"}', () => true)).toMatch(/^HTTP\/1\.1 201 /);
     json.destroy();
+    const nonsense = await exchange(open(), head('content-length: 8000000', 'expect: nonsense'));
+    expect(nonsense).toMatch(/^HTTP\/1\.1 400 /);
+    expect(nonsense).toContain('"code":"REQUEST_INVALID"');
   });
 
   it('an upload that breaks off is a cancelled request', async () => {
     const socket = open();
     socket.write(Buffer.concat([Buffer.from(head('content-length: 50000')), Buffer.alloc(1_000)]));
-    await until(async () => (await acme('GET', '/metrics')).body.includes('waggle_body_bytes 50000'));
+    await until(async () => (await acme('GET', '/metrics')).body.includes('waggle_body_bytes 1000'));
     socket.destroy();
     await until(async () => JSON.stringify(await lastRecord()).includes('RESIZE_CANCELLED'));
     expect(await lastRecord()).toMatchObject({

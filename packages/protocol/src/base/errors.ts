@@ -31,6 +31,7 @@ export const ERRORS = {
 
   // What is asked
   REQUEST_INVALID: { status: 400, title: 'The request is not valid.', effect: METERED_IF_PICTURE },
+  REQUEST_TIMEOUT: { status: 408, title: 'The request came too slowly.', effect: METERED_IF_PICTURE },
   BODY_EMPTY: { status: 400, title: 'The request has no body.', effect: METERED_IF_PICTURE },
   NOT_FOUND: { status: 404, title: 'There is nothing here.', effect: NOTHING },
   METHOD_NOT_ALLOWED: { status: 405, title: 'This path does not take that method.', effect: NOTHING },
@@ -49,7 +50,7 @@ export const ERRORS = {
     title: 'The request was repeated too often under one idempotency key.',
     effect: 'The first request under this key stands; this repeat was not carried out and is metered as failed.',
   },
-  LIMIT_EXCEEDED: { status: 429, title: 'The customer is over one of its limits.', effect: METERED },
+  LIMIT_EXCEEDED: { status: 429, title: 'The customer is over one of its limits.', effect: NOTHING },
 
   // Pictures
   BODY_TOO_LARGE: { status: 413, title: 'The body is larger than allowed.', effect: METERED },
