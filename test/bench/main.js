@@ -19,7 +19,7 @@ const root = dirname(dirname(here));
 const isQuick = process.argv.includes('--quick');
 const ROUNDS = isQuick ? 3 : 9;
 const MS = isQuick ? 2_000 : 4_000;
-const CUSTOMERS = 100_000;
+const CUSTOMERS = isQuick ? 20_000 : 100_000;
 const WORKERS = 2;
 
 const scratch = mkdtempSync(join(tmpdir(), 'waggle-bench-'));

@@ -67,7 +67,7 @@ answer(0, () => {
 const store = opened;
 if (store !== undefined)
   port.on('message', ({ id, operation, args }: Request) => {
-    const run = store[operation as keyof typeof store] as (...args: readonly unknown[]) => unknown;
+    const run = Reflect.get(store, operation) as (...args: readonly unknown[]) => unknown;
     answer(id, () => run(...args));
     if (operation === 'close') port.close();
   });
