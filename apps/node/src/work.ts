@@ -133,7 +133,7 @@ export class Work {
   }
 
   /** One after the other under one key: the first is metered, the others are repeats of it. Waiting counts for the deadline. */
-  async #carryOutOnce(order: Order, plan: ResizePlan, idempotencyKey: string): Promise<Outcome> {
+  #carryOutOnce(order: Order, plan: ResizePlan, idempotencyKey: string): Promise<Outcome> {
     const { identity, clock, store } = this.#node;
     const key = digest(order.customer, idempotencyKey);
     const before = this.#keyed.get(key);
@@ -155,12 +155,13 @@ export class Work {
       const row = { customer: order.customer, key, requestHash: request, result: '', expiresMs, repeats: 0 };
       return this.#meter(order, order.body.length, await this.#run(order, plan, waitedMs), row);
     })();
-    this.#keyed.set(key, outcome);
-    try {
-      return await outcome;
-    } finally {
-      if (this.#keyed.get(key) === outcome) this.#keyed.delete(key);
-    }
+    // Whoever comes next waits for all before it, also for one that this order gave up waiting for.
+    const all = Promise.allSettled([before, outcome]);
+    this.#keyed.set(key, all);
+    void all.then(() => {
+      if (this.#keyed.get(key) === all) this.#keyed.delete(key);
+    });
+    return outcome;
   }
 
   /** Whether it settles, one way or the other, within that many ms. */
