@@ -52,7 +52,9 @@ describe('reports of a worker', () => {
     const lies = [-5, 1.5, 'x', null, 2 ** 60, Number.NaN, {}];
     for (const name of Object.keys(figures))
       for (const lie of lies)
-        expect(() => parseWorkerMessage({ ...done, [name]: lie }), `${name} ${JSON.stringify(lie)}`).toThrow(WaggleError);
+        expect(() => parseWorkerMessage({ ...done, [name]: lie }), `${name} ${JSON.stringify(lie)}`).toThrow(
+          WaggleError,
+        );
     for (const lie of [...lies, { ...picture, format: 'bmp' }, { ...picture, width: -1 }])
       expect(() => parseWorkerMessage({ ...done, output: lie })).toThrow(WaggleError);
     for (const error of [

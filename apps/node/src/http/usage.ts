@@ -1,6 +1,6 @@
 import { fromUtf8, WaggleError, type CustomerId, type Epoch } from '@waggle/protocol/base';
 import { addUsage, parseUsage, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
-import { epochBounds } from '@waggle/protocol/sealing';
+import { epochBounds, type Genesis } from '@waggle/protocol/sealing';
 import { STATEMENTS_PAGE_MAX, type StatementRow } from '@waggle/runtime';
 import type { Node } from '../node.ts';
 import { rfc3339 } from './time.ts';
@@ -24,7 +24,6 @@ interface Part {
   readonly epoch: Epoch;
   readonly sku: string;
   readonly usage: Usage;
-  readonly isSealed: boolean;
   /** Whether it was not in the seal of that epoch, but is in a later one, or will be. */
   readonly isLate: boolean;
 }
@@ -45,15 +44,15 @@ export async function readUsage(
 ): Promise<object> {
   const { genesis } = node.standing.cluster;
   const { first, last } = epochsOf(node, fromMs, toMs);
-  const statements = await readStatements(node, customer, first, last + EPOCHS_MAX);
-  // Nothing is awaited from here on: what was sealed meanwhile is in these statements or still in the open figures.
-  const { driver, clock } = node;
-  const parts = [...sealedParts(statements), ...unsealedParts(node, customer, statements)].filter(
-    ({ epoch }) => epoch >= first && epoch <= last,
-  );
-  const asOf = rfc3339(clock.nowMs());
+  // One moment: what no seal has counted by now, and then the statements of exactly the seals until now. An epoch that is
+  // sealed while they are read is in the former.
+  const { openEpoch, sealingEpoch } = node.driver;
+  const asOf = rfc3339(node.clock.nowMs());
+  const unsealed = unsealedParts(node, customer);
+  const statements = await readStatements(node, customer, first, Math.min(last + EPOCHS_MAX, sealingEpoch - 1));
+  const parts = [...sealedParts(statements), ...unsealed].filter(({ epoch }) => epoch >= first && epoch <= last);
   const totals = parts.map(({ usage }) => usage).reduce(addUsage, ZERO_USAGE);
-  const hasOpen = first <= driver.openEpoch && driver.openEpoch <= last;
+  const hasOpen = first <= openEpoch && openEpoch <= last;
   return {
     customer,
     from: rfc3339(epochBounds(genesis, first).startMs),
@@ -61,7 +60,7 @@ export async function readUsage(
     asOf,
     coverage: { members: 1, of: 1, oldest: asOf },
     totals,
-    ...grouped(node, group, parts, hasOpen ? [driver.openEpoch] : []),
+    ...grouped(genesis, group, parts, { openEpoch, sealingEpoch, hasOpen }),
   };
 }
 
@@ -109,46 +108,44 @@ const sealedParts = (statements: readonly StatementRow[]): Part[] =>
       epoch: origin,
       sku,
       usage,
-      isSealed: true,
       isLate: epoch !== origin,
     })),
   );
 
-function unsealedParts({ driver }: Node, customer: CustomerId, statements: readonly StatementRow[]): Part[] {
-  const sealed = new Set(statements.map(({ epoch, origin }) => `${epoch}/${origin}`));
-  return driver.unsealed.epochs().flatMap((epoch) => {
-    // The core has sealed the epoch before while its rows are on their way to the disk: not late yet.
-    const isOnItsWay = epoch === driver.sealingEpoch - 1 && !sealed.has(`${epoch}/${epoch}`);
-    const isLate = epoch < driver.sealingEpoch && !isOnItsWay;
-    const skus = [...driver.unsealed.skus(epoch, customer)];
-    return skus.map((sku) => ({
+function unsealedParts({ driver }: Node, customer: CustomerId): Part[] {
+  return driver.unsealed.epochs().flatMap((epoch) =>
+    [...driver.unsealed.skus(epoch, customer)].map((sku) => ({
       epoch,
       sku,
       usage: driver.unsealed.usage(epoch, customer, sku),
-      isSealed: false,
-      isLate,
-    }));
-  });
+      isLate: epoch < driver.sealingEpoch,
+    })),
+  );
 }
 
-function grouped(node: Node, group: Group, parts: readonly Part[], always: readonly Epoch[]): object {
-  const { genesis } = node.standing.cluster;
+/** Where the epochs stood at the moment of an answer. */
+interface Moment {
+  readonly openEpoch: Epoch;
+  readonly sealingEpoch: Epoch;
+  /** Whether the open epoch is listed, with usage or without. */
+  readonly hasOpen: boolean;
+}
+
+function grouped(genesis: Genesis, group: Group, parts: readonly Part[], moment: Moment): object {
   if (group === 'sku')
     return { skus: [...sumBy(parts, ({ sku }) => sku)].sort(byKey).map(([sku, sums]) => ({ sku, ...sums })) };
   if (group === 'day') {
     const dayOf = ({ epoch }: Part): string => rfc3339(epochBounds(genesis, epoch).startMs).slice(0, 10);
     return { days: [...sumBy(parts, dayOf)].sort(byKey).map(([day, sums]) => ({ day, ...sums })) };
   }
+  const { openEpoch, sealingEpoch, hasOpen } = moment;
   const sums = sumBy(parts, ({ epoch }) => epoch);
-  for (const epoch of always) if (!sums.has(epoch)) sums.set(epoch, { usage: ZERO_USAGE, late: ZERO_USAGE });
-  const { openEpoch, sealingEpoch } = node.driver;
-  const onTheirWay = new Set(parts.flatMap(({ epoch, isSealed, isLate }) => (isSealed || isLate ? [] : [epoch])));
+  if (hasOpen && !sums.has(openEpoch)) sums.set(openEpoch, { usage: ZERO_USAGE, late: ZERO_USAGE });
   const epochs = [...sums]
     .sort(([a], [b]) => a - b)
     .map(([epoch, { usage, late }]) => {
       const { startMs, endMs } = epochBounds(genesis, epoch);
-      const state =
-        epoch === openEpoch ? 'open' : epoch < sealingEpoch && !onTheirWay.has(epoch) ? 'sealed' : 'sealing';
+      const state = epoch === openEpoch ? 'open' : epoch < sealingEpoch ? 'sealed' : 'sealing';
       return { epoch, start: rfc3339(startMs), end: rfc3339(endMs), state, usage, late };
     });
   return { epochs };
