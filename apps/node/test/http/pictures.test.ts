@@ -160,6 +160,17 @@ describe('POST /v1/resize', () => {
     expect([other.statusCode, other.json<{ code: string }>().code]).toEqual([422, 'IDEMPOTENCY_MISMATCH']);
   });
 
+  it('repeats what was asked, not what its preset has become', async () => {
+    const send = (): ReturnType<typeof acme> =>
+      acme('POST', '/v1/resize?preset=changing', PNG, { ...IMAGE, 'idempotency-key': 'order 2' });
+    await acme('PUT', '/v1/account/presets/changing', { width: '1' });
+    expect((await send()).statusCode).toBe(200);
+    await acme('PUT', '/v1/account/presets/changing', { width: '4' });
+    const repeat = await send();
+    expect([repeat.statusCode, repeat.json<{ code: string }>().code]).toEqual([422, 'IDEMPOTENCY_MISMATCH']);
+    await acme('DELETE', '/v1/account/presets/changing');
+  });
+
   it('uses a preset of the account', async () => {
     const put = await acme('PUT', '/v1/account/presets/thumb', { width: '1', format: 'webp' });
     expect([put.statusCode, put.json()]).toEqual([
