@@ -31,7 +31,18 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   'apps/node': ['protocol', 'identity', 'images', 'runtime'],
 };
 /** The folders of the core, lowest first: each imports only from those before it, and only through their `index.ts`. */
-const CORE = ['base', 'lattice', 'membership', 'replication', 'usage', 'transparency', 'sealing', 'authority', 'audit'];
+const CORE = [
+  'base',
+  'lattice',
+  'membership',
+  'replication',
+  'usage',
+  'transparency',
+  'sealing',
+  'authority',
+  'member',
+  'audit',
+];
 /** The only npm packages that the core may use: pure functions of their arguments. */
 const CORE_PACKAGES = new Set(['@scure/base', 'canonicalize']);
 /** Packages that one package alone imports. */

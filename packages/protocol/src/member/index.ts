@@ -1,0 +1,16 @@
+export { Member } from './member.ts';
+export type {
+  Alarm,
+  Batch,
+  ControlRow,
+  Loaded,
+  MemberEffect,
+  MemberInput,
+  MemberOptions,
+  MemberTimer,
+  Now,
+  UsageRegisterRow,
+  VectorRow,
+  Write,
+} from './types.ts';
+export type { UsageView } from './usage-book.ts';

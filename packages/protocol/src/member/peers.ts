@@ -1,0 +1,251 @@
+import { base64, present, WaggleError, type Digest, type Random, type ReplicaId } from '../base/index.ts';
+import type { Authority } from '../authority/index.ts';
+import type { ControlRegister, Registers, UsageRow, WriterId } from '../lattice/index.ts';
+import {
+  memberOf,
+  Membership,
+  type Effect as MembershipEffect,
+  type Input as MembershipInput,
+  type Member as Peer,
+  type MemberKey,
+  type MemberView,
+} from '../membership/index.ts';
+import {
+  Replication,
+  type DropRules,
+  type JoinedEffect,
+  type Lag,
+  type ReplicationEffect,
+  type ReplicationInput,
+  type ReplicationStats,
+} from '../replication/index.ts';
+import { Clocks } from './clocks.ts';
+import { decodeEnvelope, encodeEnvelope } from './envelope.ts';
+import type { MemberEffect, MemberInput, MemberOptions, Now } from './types.ts';
+
+/** Seeds that are pinged at once when a node starts. */
+const SEEDS_MAX = 8;
+
+/** What the other members brought, beside what goes out as it is. */
+export type PeersEffect =
+  | Extract<MemberEffect, { type: 'send' | 'datagram' | 'timer' | 'member' | 'misbehaviour' | 'alarm' | 'load' }>
+  | JoinedEffect
+  /** A wanted content, checked against its digest. */
+  | { readonly type: 'content'; readonly digest: Digest; readonly bytes: Uint8Array };
+
+export type PeersInput =
+  | Extract<MemberInput, { type: 'datagram' | 'message' | 'linkUp' | 'linkDown' | 'loopLag' | 'leave' }>
+  | Extract<MemberInput, { type: 'timer' }>
+  /** Who belongs to the cluster has changed, or this node starts. */
+  | { readonly type: 'admitted' }
+  /** To replication alone. */
+  | Extract<ReplicationInput, { type: 'written' | 'held' | 'absent' | 'want' }>;
+
+interface PeersOptions {
+  readonly member: MemberOptions;
+  readonly authority: Authority;
+  readonly control: Registers<ControlRegister, ReplicaId>;
+  readonly usage: Registers<UsageRow, WriterId>;
+  readonly controlRules: DropRules<ControlRegister, ReplicaId>;
+  readonly usageRules: DropRules<UsageRow, WriterId>;
+}
+
+/**
+ * The other members as this node deals with them: membership says who is reachable, replication keeps the registers equal, and
+ * every message brings a clock. Nothing goes on while there is nobody else.
+ *
+ * After a start this replica shows no control register of its own before it has compared with every member that it reaches: with
+ * a disk that went back it would give versions that others hold to other values (PROTOCOL section 1).
+ */
+export class Peers {
+  readonly #options: PeersOptions;
+  readonly #random: Random;
+  readonly #membership: Membership;
+  readonly #replication: Replication;
+  readonly #clocks = new Clocks();
+  readonly #self: Peer;
+  #isStarted = false;
+  #isHidden: boolean;
+  #isOvertaken = false;
+  #live: readonly ReplicaId[] = [];
+
+  constructor(options: PeersOptions) {
+    const { member, authority } = options;
+    const { cluster, replica, run, crypto, random, transport } = member;
+    this.#options = options;
+    this.#random = random;
+    this.#self = memberOf(base64.encode(transport.publicKey), replica);
+    this.#isHidden = this.#others().length > 0;
+    this.#membership = new Membership({ cluster: cluster.id, self: this.#self, run, random });
+    this.#replication = new Replication({
+      cluster: cluster.id,
+      replica,
+      run,
+      crypto,
+      random,
+      control: options.control,
+      usage: options.usage,
+      // Its own fact may not have come to a newcomer yet.
+      keyOf: (other) => authority.keyOf(other) ?? (other === replica ? transport.publicKey : undefined),
+      isHidden: this.#isHidden,
+      controlRules: options.controlRules,
+      usageRules: options.usageRules,
+    });
+  }
+
+  /** Whether anybody else was ever admitted. */
+  get isStarted(): boolean {
+    return this.#isStarted;
+  }
+
+  /** This node and all others that it has heard of, in the order of their replica ids. */
+  get members(): MemberView[] {
+    return this.#membership.members();
+  }
+
+  get stats(): Readonly<ReplicationStats> {
+    return this.#replication.stats;
+  }
+
+  lag(member: ReplicaId, steadyMs: number): Lag {
+    return this.#replication.lag(member, steadyMs);
+  }
+
+  clockMs(steadyMs: number): number | null {
+    return this.#clocks.medianMs(steadyMs);
+  }
+
+  handle(input: PeersInput, now: Now): PeersEffect[] {
+    switch (input.type) {
+      case 'admitted':
+        return this.#admitted(now);
+      case 'datagram':
+      case 'loopLag':
+      case 'leave':
+        return this.#member(input, now);
+      case 'message':
+        return this.#message(input.from, input.bytes, now);
+      case 'linkUp':
+        return this.#isStarted ? this.#introduce(input.member, now) : [];
+      case 'linkDown': {
+        const member = this.#replicaOf(input.member);
+        return member === undefined ? [] : this.#replicate({ type: 'linkClosed', member }, now);
+      }
+      case 'timer':
+        if (input.timer.core === 'membership') return this.#member(input.timer.input, now);
+        return input.timer.core === 'replication' ? this.#replicate(input.timer.input, now) : [];
+      default:
+        return this.#replicate(input, now);
+    }
+  }
+
+  #others(): Peer[] {
+    const { authority, member } = this.#options;
+    return authority
+      .admittedReplicas()
+      .filter(({ replica }) => replica !== member.replica)
+      .map(({ transportKey, replica }) => memberOf(transportKey, replica));
+  }
+
+  #admitted(now: Now): PeersEffect[] {
+    const others = this.#others();
+    if (others.length === 0 && !this.#isStarted) return [];
+    const effects = this.#member({ type: 'known', members: others }, now);
+    if (this.#isStarted) return effects;
+    this.#isStarted = true;
+    const seeds: Peer[] = [];
+    while (seeds.length < SEEDS_MAX && others.length > 0)
+      seeds.push(others.splice(this.#random.below(others.length), 1)[0]!);
+    effects.push(...this.#replicate({ type: 'start' }, now));
+    effects.push(...this.#member({ type: 'join', seeds }, now));
+    return effects;
+  }
+
+  #message(from: MemberKey, bytes: Uint8Array, now: Now): PeersEffect[] {
+    const replica = this.#replicaOf(from);
+    if (replica === undefined) return [];
+    try {
+      const { channel, wallMs, frame } = decodeEnvelope(bytes);
+      this.#clocks.heard(replica, wallMs, now.steadyMs);
+      if (channel === 'membership') return this.#member({ type: 'exchange', from, bytes: frame }, now);
+      return this.#replicate({ type: 'message', from: replica, bytes: frame }, now);
+    } catch (error) {
+      if (!(error instanceof WaggleError)) throw error;
+      return [{ type: 'misbehaviour', from: replica, code: error.code }];
+    }
+  }
+
+  /** Tells a member all that is held of the others, as it does (memberlist's push-pull). */
+  #introduce(to: MemberKey, { wallMs }: Now): PeersEffect[] {
+    return this.#membership.exchangeFrames().map((frame) => ({
+      type: 'send',
+      to,
+      bytes: encodeEnvelope({ channel: 'membership', wallMs, frame }),
+    }));
+  }
+
+  #member(input: MembershipInput, now: Now): PeersEffect[] {
+    const effects = this.#membership.handle(input, now.steadyMs).map((effect) => this.#translate(effect));
+    if (effects.some(({ type }) => type === 'member')) effects.push(...this.#reach(now));
+    return effects;
+  }
+
+  #translate(effect: MembershipEffect): PeersEffect {
+    if (effect.type === 'send') return { type: 'datagram', to: effect.to, bytes: effect.bytes };
+    if (effect.type === 'notify') return { type: 'member', change: effect.change };
+    return { type: 'timer', afterMs: effect.afterMs, timer: { core: 'membership', input: effect.input } };
+  }
+
+  /** Who is reachable has changed. */
+  #reach(now: Now): PeersEffect[] {
+    const views = this.members.filter(({ replica }) => replica !== this.#self.replica);
+    const of = (...states: string[]): ReplicaId[] =>
+      views.filter(({ state }) => states.includes(state)).map(({ replica }) => replica);
+    this.#live = of('alive', 'suspect');
+    return this.#replicate({ type: 'members', live: this.#live, dead: of('dead') }, now);
+  }
+
+  #replicate(input: ReplicationInput, now: Now): PeersEffect[] {
+    const effects = this.#replication.handle(input, now.steadyMs).flatMap((effect) => this.#carry(effect, now));
+    if (this.#mayShow(now)) {
+      this.#isHidden = false;
+      effects.push(...this.#replicate({ type: 'show' }, now));
+    }
+    return effects;
+  }
+
+  #carry(effect: ReplicationEffect, { wallMs }: Now): PeersEffect[] {
+    switch (effect.type) {
+      case 'send': {
+        const bytes = encodeEnvelope({ channel: 'replication', wallMs, frame: effect.bytes });
+        return [{ type: 'send', to: this.#keyOf(effect.to), bytes }];
+      }
+      case 'timer':
+        return [{ type: 'timer', afterMs: effect.afterMs, timer: { core: 'replication', input: effect.input } }];
+      case 'conflict': {
+        const { class: name, writer, version } = effect;
+        return [{ type: 'alarm', alarm: { what: 'conflict', class: name, writer, version } }];
+      }
+      case 'overtaken':
+        this.#isOvertaken = true;
+        return [{ type: 'alarm', alarm: { what: 'overtaken', version: effect.version } }];
+      default:
+        return [effect];
+    }
+  }
+
+  /** Whether it has compared with all that it reaches, since the start. */
+  #mayShow({ steadyMs }: Now): boolean {
+    if (!this.#isHidden || this.#isOvertaken || this.#live.length === 0) return false;
+    return this.#live.every((member) => this.lag(member, steadyMs).control !== null);
+  }
+
+  #replicaOf(key: MemberKey): ReplicaId | undefined {
+    return this.#options.authority.replicaOf(key);
+  }
+
+  #keyOf(replica: ReplicaId): MemberKey {
+    const key = present(this.#options.authority.keyOf(replica), `the key of member ${replica}`);
+    return base64.encode(key) as MemberKey;
+  }
+}

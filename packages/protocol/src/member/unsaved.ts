@@ -1,0 +1,140 @@
+import { compareText, type ReplicaId } from '../base/index.ts';
+import {
+  parseUsageWriter,
+  type ControlRegister,
+  type Register,
+  type Registers,
+  type UsageRow,
+  type WriterId,
+} from '../lattice/index.ts';
+import type { ClassName, JoinedEffect } from '../replication/index.ts';
+import { slotName, type SlotId } from '../usage/index.ts';
+import type { ControlRow, UsageRegisterRow, VectorRow } from './types.ts';
+
+/** Registers that may wait to be written, about. */
+const REGISTERS_MAX = 4_096;
+
+/** What of the others' registers goes into a batch. */
+export interface LazyRows {
+  readonly control: readonly ControlRow[];
+  readonly usage: readonly UsageRegisterRow[];
+  readonly vectors: readonly VectorRow[];
+  /** Slots whose rows are off memory, and go from the disk with it. */
+  readonly gone: readonly SlotId[];
+}
+
+export const NO_ROWS: LazyRows = { control: [], usage: [], vectors: [], gone: [] };
+
+/** One class: up to where each writer is on disk, and those of whom more is held. */
+class Writers<R extends Register, W extends string> {
+  readonly #name: ClassName;
+  readonly #registers: Registers<R, W>;
+  readonly #saved: Map<W, number>;
+  readonly #waiting = new Set<W>();
+
+  constructor(name: ClassName, registers: Registers<R, W>) {
+    this.#name = name;
+    this.#registers = registers;
+    this.#saved = registers.vector();
+  }
+
+  get isEmpty(): boolean {
+    return this.#waiting.size === 0;
+  }
+
+  add(writer: W): void {
+    this.#waiting.add(writer);
+  }
+
+  saved(writer: W, upTo: number): void {
+    this.#saved.set(writer, upTo);
+  }
+
+  /**
+   * Of each writer all that came since, up to its vector, which goes with it: what is pending waits until its predecessors are
+   * here, so that the disk never has a register beyond a vector.
+   */
+  take(vectors: VectorRow[]): { readonly writer: W; readonly register: R }[] {
+    const writers = [...this.#waiting].sort(compareText);
+    this.#waiting.clear();
+    return writers.flatMap((writer) => {
+      const delta = this.#registers.delta(writer, this.#saved.get(writer) ?? 0, Number.MAX_SAFE_INTEGER, () => 0);
+      if (delta === null) return [];
+      vectors.push({ class: this.#name, writer, upTo: delta.to });
+      return delta.registers.map((register) => ({ writer, register }));
+    });
+  }
+}
+
+/** What others wrote and is not on disk yet: what a crash loses of it is fetched again. Made when the registers are restored. */
+export class Unsaved {
+  readonly #control: Writers<ControlRegister, ReplicaId>;
+  readonly #usage: Writers<UsageRow, WriterId>;
+  #registers = 0;
+  #gone: SlotId[] = [];
+
+  constructor(control: Registers<ControlRegister, ReplicaId>, usage: Registers<UsageRow, WriterId>) {
+    this.#control = new Writers('control', control);
+    this.#usage = new Writers('usage', usage);
+  }
+
+  get isEmpty(): boolean {
+    return this.#control.isEmpty && this.#usage.isEmpty && this.#gone.length === 0;
+  }
+
+  /** Whether so much waits that it should not wait any longer. */
+  get isFull(): boolean {
+    return this.#registers > REGISTERS_MAX;
+  }
+
+  joined({ class: name, writer, changes }: JoinedEffect): void {
+    if (name === 'control') this.#control.add(writer);
+    else this.#usage.add(writer);
+    this.#registers += changes.length;
+  }
+
+  /** Rows of these slots may be on disk, and need not be any more. */
+  gone(slots: readonly SlotId[]): void {
+    this.#gone.push(...slots);
+  }
+
+  /**
+   * All of it, for a batch with a seal that covers these slots: their rows are left out. (What there is of a slot that is gone
+   * came after it went: drops come before writes.)
+   */
+  take(covered: readonly SlotId[]): LazyRows {
+    const isCovered = new Set(covered.map(slotName));
+    const vectors: VectorRow[] = [];
+    this.#registers = 0;
+    return {
+      control: this.#control.take(vectors).map(({ writer, register }) => ({ replica: writer, ...register })),
+      usage: this.#usage
+        .take(vectors)
+        .map(({ writer, register }) => usageRow({ ...parseUsageWriter(writer), epoch: register.epoch }, register))
+        .filter((row) => !isCovered.has(slotName(row))),
+      vectors,
+      gone: this.#gone.splice(0),
+    };
+  }
+
+  /** They are on disk. */
+  saved({ vectors }: LazyRows): void {
+    for (const { class: name, writer, upTo } of vectors)
+      if (name === 'control') this.#control.saved(writer as ReplicaId, upTo);
+      else this.#usage.saved(writer as WriterId, upTo);
+  }
+
+  /** They are not. */
+  putBack({ vectors, gone }: LazyRows): void {
+    for (const { class: name, writer } of vectors)
+      if (name === 'control') this.#control.add(writer as ReplicaId);
+      else this.#usage.add(writer as WriterId);
+    this.#gone.push(...gone);
+  }
+}
+
+/** A usage register as it is written. */
+export const usageRow = (
+  { replica, run, epoch }: SlotId,
+  { customer, sku, version, usage }: UsageRow,
+): UsageRegisterRow => ({ replica, run, epoch, customer, sku, version, usage });

@@ -1,0 +1,90 @@
+import type { CustomerId, Digest, Epoch, ReplicaId } from '../../src/base/index.ts';
+import type { Batch, ControlRow, Loaded, UsageRegisterRow } from '../../src/member/index.ts';
+import { chainStart, type ChainState, type Cluster, type SealedEpoch } from '../../src/sealing/index.ts';
+import { EMPTY_EDGE, type TileEdge } from '../../src/transparency/index.ts';
+import { slotName } from '../../src/usage/index.ts';
+
+/** A sealed epoch with what stood before it: all that a bundle is made of. */
+export interface SealedRecord {
+  readonly sealed: SealedEpoch;
+  readonly chain: ChainState;
+  readonly edge: TileEdge;
+}
+
+interface Kept<T> {
+  readonly epoch: Epoch;
+  readonly value: T;
+}
+
+/** What a store does with batches, in memory: one is on it whole or not at all. */
+export class MemoryDisk {
+  readonly control = new Map<string, ControlRow>();
+  readonly usage = new Map<string, UsageRegisterRow>();
+  readonly vectors = new Map<string, { readonly class: 'control' | 'usage'; readonly writer: string; upTo: number }>();
+  readonly contents = new Map<Digest, Kept<Uint8Array>>();
+  readonly meta = new Map<string, string>();
+  /** By ticket, the epoch that a metering counts in. */
+  readonly metered = new Map<number, Epoch>();
+  readonly seals: SealedRecord[] = [];
+  chain: ChainState;
+  edge: TileEdge = EMPTY_EDGE;
+  run = 0;
+
+  constructor(cluster: Cluster) {
+    this.chain = chainStart(cluster);
+  }
+
+  /** Drops first, then writes; registers only when their version is higher. */
+  apply(batch: Batch): void {
+    for (const { replica, key } of batch.dropControl) this.control.delete(`${replica}/${key}`);
+    const gone = new Set(batch.dropUsage.map(slotName));
+    if (gone.size > 0) for (const [key, row] of this.usage) if (gone.has(slotName(row))) this.usage.delete(key);
+    for (const digest of batch.dropContents) this.contents.delete(digest);
+    for (const [name, value] of batch.meta) this.meta.set(name, value);
+    for (const row of batch.control) replace(this.control, `${row.replica}/${row.key}`, row);
+    for (const row of batch.usage) replace(this.usage, `${slotName(row)}/${row.customer}/${row.sku}`, row);
+    for (const { class: name, writer, upTo } of batch.vectors)
+      this.vectors.set(`${name}/${writer}`, { class: name, writer, upTo });
+    for (const { digest, epoch, bytes } of batch.contents) this.contents.set(digest, { epoch, value: bytes });
+    for (const ticket of batch.metered.tickets) this.metered.set(ticket, batch.metered.epoch);
+    if (batch.seal === null) return;
+    const { sealed } = batch.seal;
+    this.seals.push({ sealed, chain: this.chain, edge: this.edge });
+    this.chain = sealed.outcome.next;
+    this.edge = sealed.edge;
+  }
+
+  /** As a node starts from it. */
+  load(): Loaded {
+    return {
+      control: [...this.control.values()],
+      usage: [...this.usage.values()],
+      vectors: [...this.vectors.values()],
+      meta: new Map(this.meta),
+      chain: this.chain,
+      edge: this.edge,
+      pinned: [...this.contents.values()].filter(({ epoch }) => epoch >= this.chain.epoch).map(({ value }) => value),
+    };
+  }
+
+  content(digest: Digest): Uint8Array | null {
+    return this.contents.get(digest)?.value ?? null;
+  }
+
+  /** Requests of a customer that stand in the usage rows of the disk, sealed ones left out. */
+  requests(customer: string): number {
+    return [...this.usage.values()]
+      .filter((row) => row.customer === (customer as CustomerId))
+      .reduce((sum, { usage }) => sum + usage.requests, 0);
+  }
+
+  /** The control registers of a replica, by key. */
+  registersOf(replica: ReplicaId): Map<string, ControlRow> {
+    return new Map([...this.control.values()].filter((row) => row.replica === replica).map((row) => [row.key, row]));
+  }
+}
+
+function replace<T extends { readonly version: number }>(rows: Map<string, T>, key: string, row: T): void {
+  const held = rows.get(key);
+  if (held === undefined || held.version < row.version) rows.set(key, row);
+}
