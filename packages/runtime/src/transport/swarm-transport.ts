@@ -272,7 +272,7 @@ class SwarmTransport implements Transport {
   #connect(key: MemberKey, { host, port }: Address, deadlineMs: number): Connection {
     const publicKey = Buffer.from(publicKeyOf(key));
     // It would go before the address: a member that has moved would not be found for as long as it is remembered.
-    // oxlint-disable-next-line no-underscore-dangle
+    // oxlint-disable-next-line no-underscore-dangle -- the one private field there is no door to
     this.#dht._router.delete(DHT.hash(publicKey));
     const stream = this.#dht.connect(publicKey, {
       keyPair: this.#keyPair,

@@ -1,5 +1,5 @@
 // The package ships no types, and those of `src` are not part of the test project.
-// oxlint-disable-next-line typescript/triple-slash-reference
+// oxlint-disable-next-line typescript/triple-slash-reference -- the packages ship no types; ours are not imported by anything
 /// <reference path="../../src/transport/hyperswarm.d.ts" />
 import { once } from 'node:events';
 import DHT, { type SecretStream } from 'hyperdht';
