@@ -143,14 +143,19 @@ describe('a node', () => {
   let server: App;
 
   beforeAll(async () => {
-    const flags = { data: join(directory, 'data'), workers: '1' };
+    const flags = { data: join(directory, 'data'), workers: '1', swarm: '127.0.0.1:0' };
     const { config } = loadConfig({ flags, env: {}, directory });
     const metrics = new Metrics();
     node = await Node.open(config, {
       commit: () => {},
       sealed: () => {},
       worker: () => {},
-      rollFailed: () => {},
+      member: () => {},
+      misbehaviour: () => {},
+      alarm: () => {},
+      joined: () => {},
+      joinRefused: () => {},
+      keepingFailed: () => {},
       fatal: () => {},
     });
     server = buildServer(node, { logger: silent, metrics });

@@ -10,7 +10,7 @@ const run = promisify(execFile);
 
 it('npm start serves what it prints, with the verifier built beside it, and ends with 0 on Ctrl-C', async () => {
   const data = scratch();
-  const flags = ['--http', '127.0.0.1:0', '--data', data.path];
+  const flags = ['--http', '127.0.0.1:0', '--swarm', '127.0.0.1:0', '--data', data.path];
   const child = spawn(process.execPath, [join(root, 'scripts', 'start.js'), ...flags], {
     cwd: root,
     stdio: ['ignore', 'pipe', 'inherit'],

@@ -10,7 +10,14 @@
 //	inclusion.json    [{"index", "size"?, "root"?, "leaf"?, "leafHash", "proof": []}]
 //	consistency.json  [{"oldSize", "oldRoot", "newSize", "newRoot", "proof": []}]
 //
-// with bytes in base64. Size and root of an inclusion are the checkpoint's when left out. The Go module does not know
+// with bytes in base64, and may hold
+//
+//	epochs.json       [{"checkpoint", "policy"}]: earlier checkpoints, each with its tlog-policy
+//	tile/             the tiles and entry bundles of the newest, under their names (c2sp.org/tlog-tiles)
+//
+// Size and root of an inclusion are the checkpoint's when left out. Each checkpoint of epochs.json needs the log and the
+// quorum of its policy; from the tiles, the root of the newest is computed again, its consistency with each of them, and
+// that the entries are its leaves. The Go module does not know
 // cosignatures; those are checked here, by c2sp.org/tlog-cosignature. It prints one line that begins with "ok", or says
 // on stderr what failed and exits 1. To build without a network: see packages/protocol/test/transparency/go.test.ts.
 package main
@@ -99,8 +106,158 @@ func check(directory string) (string, error) {
 			return "", fmt.Errorf("consistency.json [%d], %d to %d: %w", i, p.OldSize, p.NewSize, err)
 		}
 	}
-	return fmt.Sprintf("%s size=%d signatures=%d unknown=%d inclusions=%d consistencies=%d", origin, tree.N,
-		len(opened.Sigs), len(opened.UnverifiedSigs), len(inclusions), len(consistencies)), nil
+	summary := fmt.Sprintf("%s size=%d signatures=%d unknown=%d inclusions=%d consistencies=%d", origin, tree.N,
+		len(opened.Sigs), len(opened.UnverifiedSigs), len(inclusions), len(consistencies))
+	if _, err := os.Stat(filepath.Join(directory, "epochs.json")); err != nil {
+		return summary, nil
+	}
+	var epochs []epoch
+	if err := readJSON(filepath.Join(directory, "epochs.json"), &epochs); err != nil {
+		return "", err
+	}
+	tiles := tileDirectory(filepath.Join(directory, "tile"))
+	if err := checkEpochs(epochs, origin, tree, tiles); err != nil {
+		return "", err
+	}
+	if err := checkEntries(tree, tiles); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s epochs=%d", summary, len(epochs)), nil
+}
+
+type epoch struct {
+	Checkpoint string `json:"checkpoint"`
+	Policy     string `json:"policy"`
+}
+
+// checkEpochs holds every checkpoint to its policy, and the tree that the tiles are of to every checkpoint.
+func checkEpochs(epochs []epoch, origin string, tree tlog.Tree, tiles tileDirectory) error {
+	hashes := tlog.TileHashReader(tree, tiles)
+	root, err := tlog.TreeHash(tree.N, hashes)
+	if err != nil || root != tree.Hash {
+		return fmt.Errorf("the tiles do not give the root of the checkpoint: %v", err)
+	}
+	for i, e := range epochs {
+		old, err := openByPolicy(e, origin)
+		if err != nil {
+			return fmt.Errorf("epochs.json [%d]: %w", i, err)
+		}
+		proof, err := tlog.ProveTree(tree.N, old.N, hashes)
+		if err != nil {
+			return fmt.Errorf("epochs.json [%d]: %w", i, err)
+		}
+		if err := tlog.CheckTree(proof, tree.N, tree.Hash, old.N, old.Hash); err != nil {
+			return fmt.Errorf("epochs.json [%d], %d to %d: %w", i, old.N, tree.N, err)
+		}
+	}
+	return nil
+}
+
+// openByPolicy opens a checkpoint by the lines of its policy: log <vkey>, witness <name> <vkey>, group <name> <n> <names>.
+func openByPolicy(e epoch, origin string) (tlog.Tree, error) {
+	var verifiers []note.Verifier
+	quorum := 0
+	for _, line := range strings.Split(e.Policy, "\n") {
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		switch fields[0] {
+		case "log", "witness":
+			verifier, err := newVerifier(fields[len(fields)-1])
+			if err != nil {
+				return tlog.Tree{}, fmt.Errorf("policy: %w", err)
+			}
+			verifiers = append(verifiers, verifier)
+		case "group":
+			n, err := strconv.Atoi(fields[2])
+			if err != nil || n <= (len(fields)-3)/2 {
+				return tlog.Tree{}, fmt.Errorf("policy: expected a majority of %d, received %q", len(fields)-3, fields[2])
+			}
+			quorum = n
+		}
+	}
+	opened, err := note.Open([]byte(e.Checkpoint), note.VerifierList(verifiers...))
+	if err != nil {
+		return tlog.Tree{}, err
+	}
+	name, tree, err := parseCheckpoint(opened.Text)
+	if err != nil || name != origin {
+		return tlog.Tree{}, fmt.Errorf("expected a checkpoint of %s, received %s: %v", origin, name, err)
+	}
+	logs, cosigners := 0, 0
+	for _, sig := range opened.Sigs {
+		if sig.Name == origin {
+			logs++
+		} else {
+			cosigners++
+		}
+	}
+	if logs == 0 || quorum == 0 || cosigners < quorum {
+		return tlog.Tree{}, fmt.Errorf("expected the log and %d cosigners, received %d and %d", quorum, logs, cosigners)
+	}
+	return tree, nil
+}
+
+// checkEntries reads every entry bundle: its entries are the leaves of the tree.
+func checkEntries(tree tlog.Tree, tiles tileDirectory) error {
+	hashes := tlog.TileHashReader(tree, tiles)
+	for first := int64(0); first < tree.N; first += 1 << tileHeight {
+		width := tree.N - first
+		if width > 1<<tileHeight {
+			width = 1 << tileHeight
+		}
+		bundle, err := tiles.read("entries", first>>tileHeight, int(width))
+		if err != nil {
+			return err
+		}
+		for i := first; i < first+width; i++ {
+			if len(bundle) < 2 || len(bundle)-2 < int(binary.BigEndian.Uint16(bundle)) {
+				return fmt.Errorf("entry %d is cut", i)
+			}
+			end := 2 + int(binary.BigEndian.Uint16(bundle))
+			leaf, err := hashes.ReadHashes([]int64{tlog.StoredHashIndex(0, i)})
+			if err != nil || leaf[0] != tlog.RecordHash(bundle[2:end]) {
+				return fmt.Errorf("entry %d is not the leaf: %v", i, err)
+			}
+			bundle = bundle[end:]
+		}
+		if len(bundle) > 0 {
+			return fmt.Errorf("%d bytes after entry %d", len(bundle), first+width-1)
+		}
+	}
+	return nil
+}
+
+const tileHeight = 8
+
+// A tileDirectory has tiles as a log serves them (c2sp.org/tlog-tiles); it is a tlog.TileReader.
+type tileDirectory string
+
+func (d tileDirectory) Height() int { return tileHeight }
+
+func (d tileDirectory) SaveTiles(tiles []tlog.Tile, data [][]byte) {}
+
+func (d tileDirectory) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
+	data := make([][]byte, len(tiles))
+	for i, t := range tiles {
+		var err error
+		if data[i], err = d.read(strconv.Itoa(t.L), t.N, t.W); err != nil {
+			return nil, err
+		}
+	}
+	return data, nil
+}
+
+func (d tileDirectory) read(level string, n int64, width int) ([]byte, error) {
+	path := fmt.Sprintf("%03d", n%1000)
+	for n /= 1000; n > 0; n /= 1000 {
+		path = fmt.Sprintf("x%03d/%s", n%1000, path)
+	}
+	if width < 1<<tileHeight {
+		path = fmt.Sprintf("%s.p/%d", path, width)
+	}
+	return os.ReadFile(filepath.Join(string(d), level, path))
 }
 
 func checkInclusion(p inclusion, tree tlog.Tree) error {

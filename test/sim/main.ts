@@ -1,26 +1,52 @@
+import { spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
-import { FAULTS, MUTATIONS, type Fault, type Mutation, type SimOptions } from './options.ts';
+import { seededRandom } from '../../packages/protocol/src/base/index.ts';
+import { FAULT_NAMES, FAULTS, MUTATIONS, type Fault, type Mutation, type SimOptions } from './options.ts';
+import { Scale } from './scale.ts';
 import { replayCommand, simulate } from './simulation.ts';
 
-const USAGE = `npm run sim -- [--seed N] [--runs N] [--nodes N] [--minutes N] [--faults a,b] [--mutation name] [--verbose]
+const listed = (names: Readonly<Record<string, string>>): string =>
+  Object.entries(names)
+    .map(([name, what]) => `    ${name.padEnd(17)} ${what}`)
+    .join('\n');
+
+const USAGE = `npm run sim -- [--seed N] [--seeds N] [--nodes N or N-M] [--voters N] [--minutes N] [--faults a,b] [--jobs N] …
 
 Runs whole clusters in virtual time, one seed one run, and says which invariant broke.
   --seed      the first seed (default: the time)
-  --runs      how many seeds, one after the other (default 1; 0: until one fails)
-  --nodes     members, the founder included (default 5)
-  --minutes   virtual minutes of faults (default 10)
-  --faults    of ${FAULTS.join(', ')} (default: all)
-  --mutation  break something on purpose: ${Object.keys(MUTATIONS).join(', ')}
-  --verbose   show every event`;
+  --seeds     how many seeds, one after the other (default 1; 0: until one fails)
+  --nodes     members at the start, the founders included (default 5); with a range, each seed has a number of its own
+  --voters    of them, founders: the first roster (default 1; with a range of nodes each seed has a number of its own)
+  --minutes   virtual minutes of faults (default 10; with a range of nodes 1 to 3)
+  --jobs      processes that share the seeds (default 1)
+  --verbose   show every event
+  --faults    those that may happen (default: all)
+${listed(FAULTS)}
+  --mutation  break something on purpose
+${listed(MUTATIONS)}
+
+npm run sim -- --shape membership --nodes N [--seed N] [--seconds N] [--loss N]
+
+Runs membership and rumors alone, of many nodes, and says what they cost.
+  --seconds   virtual seconds of the measurement (default 30)
+  --loss      packets lost, of 1 000 (default 50)`;
 
 const { values } = parseArgs({
   options: {
     seed: { type: 'string', default: String(Math.floor(Date.now() / 1_000) % 1_000_000) },
-    runs: { type: 'string', default: '1' },
+    seeds: { type: 'string', default: '1' },
     nodes: { type: 'string', default: '5' },
-    minutes: { type: 'string', default: '10' },
+    voters: { type: 'string' },
+    minutes: { type: 'string' },
     faults: { type: 'string' },
     mutation: { type: 'string' },
+    jobs: { type: 'string', default: '1' },
+    /** Of a job: how far its seeds are apart. */
+    stride: { type: 'string', default: '1' },
+    shape: { type: 'string' },
+    seconds: { type: 'string', default: '30' },
+    loss: { type: 'string', default: '50' },
     verbose: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -28,10 +54,10 @@ const { values } = parseArgs({
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
 
-function whole(name: 'seed' | 'runs' | 'nodes' | 'minutes', min: number, max: number): number {
-  const value = Number(values[name]);
+function whole(name: string, text: string, min: number, max: number): number {
+  const value = Number(text);
   if (!Number.isInteger(value) || value < min || value > max)
-    throw new Error(`Expected a whole number from ${min} to ${max} for --${name}, received ${values[name]}`);
+    throw new Error(`Expected a whole number from ${min} to ${max} for --${name}, received ${text}`);
   return value;
 }
 
@@ -40,37 +66,117 @@ function among<T extends string>(name: string, known: readonly T[], value: strin
   throw new Error(`Expected one of ${known.join(', ')} for --${name}, received ${value}`);
 }
 
-function options(): Omit<SimOptions, 'seed'> {
+/** The options of each seed. */
+function optionsOf(): (seed: number) => SimOptions {
+  const [least = '', most = least] = values.nodes.split('-');
+  const nodes = [whole('nodes', least, 1, 50), whole('nodes', most, 1, 50)] as const;
+  const isRange = nodes[0] !== nodes[1];
+  const voters = values.voters === undefined ? undefined : whole('voters', values.voters, 1, 49);
+  const minutes = values.minutes === undefined ? undefined : whole('minutes', values.minutes, 1, 10_000);
   const mutations = Object.keys(MUTATIONS) as Mutation[];
-  return {
-    nodes: whole('nodes', 1, 50),
-    minutes: whole('minutes', 1, 10_000),
+  const common = {
     ...(values.faults === undefined
       ? {}
       : {
           faults: values.faults
             .split(',')
             .filter(Boolean)
-            .map((each): Fault => among('faults', FAULTS, each)),
+            .map((each): Fault => among('faults', FAULT_NAMES, each)),
         }),
     ...(values.mutation === undefined ? {} : { mutation: among('mutation', mutations, values.mutation) }),
     ...(values.verbose ? { onLine: say } : {}),
+  };
+  return (seed) => {
+    const random = seededRandom(seed ^ 0x5eed);
+    const count = nodes[0] + random.below(nodes[1] - nodes[0] + 1);
+    const founders = [1, 3, 5, 2, 9].filter((each) => each <= count);
+    return {
+      seed,
+      nodes: count,
+      voters: Math.min(count, voters ?? (isRange ? founders[random.below(founders.length)]! : 1)),
+      minutes: minutes ?? (isRange ? 1 + random.below(3) : 10),
+      ...common,
+    };
   };
 }
 
 /** Runs seeds until one fails. Whether none did. */
 function run(): boolean {
-  const [first, runs, common] = [whole('seed', 0, 2 ** 31), whole('runs', 0, 1_000_000), options()];
-  const end = runs === 0 ? Number.POSITIVE_INFINITY : first + runs;
-  for (let seed = first; seed < end; seed++) {
-    const { violation, last, summary, fingerprint } = simulate({ ...common, seed });
+  const [first, seeds, stride] = [
+    whole('seed', values.seed, 0, 2 ** 31),
+    whole('seeds', values.seeds, 0, 10_000_000),
+    whole('stride', values.stride, 1, 64),
+  ];
+  const options = optionsOf();
+  let hours = 0;
+  let done = 0;
+  const isEnough = (): boolean => seeds > 0 && done >= seeds;
+  for (let seed = first; !isEnough(); seed += stride) {
+    const { violation, last, summary, fingerprint, nodeHours } = simulate(options(seed));
+    done++;
+    hours += nodeHours;
     say(`seed ${seed}: ${summary}; ${fingerprint}`);
     if (violation === null) continue;
-    say(`\n${last.join('\n')}\n\n${violation.message}\n\nAgain: ${replayCommand({ ...common, seed })}`);
+    say(`\n${last.join('\n')}\n\n${violation.message}\n\nAgain: ${replayCommand(options(seed))}`);
     return false;
   }
+  say(`${done} seeds, ${hours.toFixed(2)} node-hours, no violation`);
   return true;
 }
 
+/** Shares the seeds among processes; the first failure ends them all. Whether there was none. */
+async function share(jobs: number): Promise<boolean> {
+  const seeds = whole('seeds', values.seeds, 0, 10_000_000);
+  const first = whole('seed', values.seed, 0, 2 ** 31);
+  const pass = ['nodes', 'voters', 'minutes', 'faults', 'mutation'] as const;
+  const common = pass.flatMap((name) => (values[name] === undefined ? [] : [`--${name}`, values[name]]));
+  const children = Array.from({ length: jobs }, (_, i) => {
+    const count = seeds === 0 ? 0 : Math.ceil((seeds - i) / jobs);
+    const own = ['--seed', String(first + i), '--seeds', String(count), '--stride', String(jobs), ...common];
+    return spawn(process.execPath, [process.argv[1]!, ...own], { stdio: ['ignore', 'pipe', 'inherit'] });
+  });
+  let [hours, done] = [0, 0];
+  let isGood = true;
+  await Promise.all(
+    children.map(async (child) => {
+      const exit = new Promise<number | null>((resolve) => child.on('exit', resolve));
+      for await (const line of createInterface({ input: child.stdout })) {
+        const total = /^([0-9]+) seeds, ([0-9.]+) node-hours, no violation$/.exec(line);
+        if (total === null) say(line);
+        else [done, hours] = [done + Number(total[1]), hours + Number(total[2])];
+      }
+      if ((await exit) === 0) return;
+      isGood = false;
+      for (const other of children) other.kill();
+    }),
+  );
+  if (isGood) say(`${done} seeds, ${hours.toFixed(2)} node-hours, no violation`);
+  return isGood;
+}
+
+function measure(): void {
+  among('shape', ['membership'], values.shape!);
+  const result = new Scale({
+    seed: whole('seed', values.seed, 0, 2 ** 31),
+    nodes: whole('nodes', values.nodes, 2, 5_000),
+    seconds: whole('seconds', values.seconds, 1, 86_400),
+    lossPerMille: whole('loss', values.loss, 0, 900),
+  }).run();
+  const { toAll, toOne, crash } = result;
+  say(`${values.nodes} nodes, ${values.seconds} virtual seconds, ${Number(values.loss) / 10} % of packets lost, seed ${values.seed}
+rumors                ${result.rumors}, of which ${result.unfinished} had not come to everyone by the end
+  to everyone         ${toAll.medianMs} ms median, ${toAll.p99Ms} ms p99
+  to one node         ${toOne.medianMs} ms median, ${toOne.p99Ms} ms p99
+falsely suspected     ${result.falselySuspected}
+falsely found dead    ${result.falselyDead}
+a crash is known      to the first after ${crash.firstMs} ms, to the last after ${crash.lastMs} ms
+sent by each node     ${result.membershipBytes.toFixed(0)} B/s in ${result.datagrams.toFixed(1)} datagrams/s (membership)
+                      ${result.replicationBytes.toFixed(0)} B/s in ${result.messages.toFixed(1)} messages/s (replication)`);
+}
+
 if (values.help) say(USAGE);
-else if (!run()) process.exitCode = 1;
+else if (values.shape !== undefined) measure();
+else {
+  const jobs = whole('jobs', values.jobs, 1, 64);
+  if (!(jobs === 1 ? run() : await share(jobs))) process.exitCode = 1;
+}

@@ -28,9 +28,11 @@ export interface Weather {
   /** Of 1 000 datagrams: how many are lost, and how many come twice. */
   lossPerMille: number;
   doublePerMille: number;
+  /** Of 1 000 datagrams and messages: how many change on the way. */
+  corruptPerMille: number;
 }
 
-export const FAIR: Weather = { latencyMs: 1, jitterMs: 5, lossPerMille: 5, doublePerMille: 1 };
+export const FAIR: Weather = { latencyMs: 1, jitterMs: 5, lossPerMille: 5, doublePerMille: 1, corruptPerMille: 0 };
 
 const pair = (from: number, to: number): string => `${from}>${to}`;
 
@@ -49,9 +51,19 @@ export class Network {
   readonly #cut = new Set<string>();
   readonly #slow = new Map<string, number>();
 
-  constructor(agenda: Agenda, random: Random) {
+  readonly #isOpen: boolean;
+  #refused = 0;
+
+  /** `isOpen`: what was changed on the way is handed on, as no encrypted transport does. */
+  constructor(agenda: Agenda, random: Random, isOpen = false) {
     this.#agenda = agenda;
     this.#random = random;
+    this.#isOpen = isOpen;
+  }
+
+  /** What was changed on the way, and refused by the transport's authenticated encryption. */
+  get refused(): number {
+    return this.#refused;
   }
 
   add(station: Station): void {
@@ -124,11 +136,14 @@ export class Network {
     const end = this.#ends.get(pair(from.index, to.index));
     if (end === undefined || !this.#isWhole(from, to)) return;
     const { generation } = end;
+    const arriving = this.#carried(bytes);
     end.lastMs = Math.max(end.lastMs, this.#agenda.nowMs + this.#latencyMs(from, to));
     this.#agenda.after(end.lastMs - this.#agenda.nowMs, () => {
       const other = this.#ends.get(pair(to.index, from.index));
-      if (this.#generation(from, to) === generation && other?.generation === generation)
-        to.receive(from, 'message', bytes);
+      if (this.#generation(from, to) !== generation || other?.generation !== generation) return;
+      // A stream whose cipher is out of step is of no use any more.
+      if (arriving === null) this.break(from, to);
+      else to.receive(from, 'message', arriving);
     });
   }
 
@@ -137,10 +152,25 @@ export class Network {
     const { lossPerMille, doublePerMille } = this.weather;
     if (this.#random.below(1_000) < lossPerMille) return;
     const { process } = to;
+    const arriving = this.#carried(bytes);
+    if (arriving === null) return;
     for (let copies = this.#random.below(1_000) < doublePerMille ? 2 : 1; copies > 0; copies--)
       this.#agenda.after(this.#latencyMs(from, to), () => {
-        if (to.process === process) to.receive(from, 'datagram', bytes);
+        if (to.process === process) to.receive(from, 'datagram', arriving);
       });
+  }
+
+  /** What becomes of bytes on the way; null for what the other end refuses. */
+  #carried(bytes: Uint8Array): Uint8Array | null {
+    const { corruptPerMille } = this.weather;
+    if (corruptPerMille === 0 || bytes.length === 0 || this.#random.below(1_000) >= corruptPerMille) return bytes;
+    if (!this.#isOpen) {
+      this.#refused++;
+      return null;
+    }
+    const changed = bytes.slice();
+    changed[this.#random.below(bytes.length)]! ^= 1 + this.#random.below(255);
+    return changed;
   }
 
   #latencyMs(from: Station, to: Station): number {

@@ -11,10 +11,12 @@ import {
   type Run,
   type Signer,
 } from '../../packages/protocol/src/base/index.ts';
+import { isFactKey } from '../../packages/protocol/src/authority/index.ts';
 import { lwwKey, lwwValue } from '../../packages/protocol/src/lattice/index.ts';
 import {
   Member,
   type Batch,
+  type Loaded,
   type MemberEffect,
   type MemberInput,
   type Now,
@@ -27,6 +29,7 @@ import { cheapCrypto, keysOf, replicaOf, usageOf } from '../../packages/protocol
 import type { Agenda } from './agenda.ts';
 import type { Network, Station } from './network.ts';
 import { START_MS, type Mutation } from './options.ts';
+import { spoilBatch, spoilDisk } from './spoil.ts';
 import type { Trace } from './trace.ts';
 import { issuedKey, revokedKey, View } from './view.ts';
 import type { Watch } from './watch.ts';
@@ -39,7 +42,10 @@ export interface World {
   readonly trace: Trace;
   readonly watch: Watch;
   readonly cluster: Cluster;
+  /** All machines there ever were, in order of their indexes. */
   readonly nodes: SimNode[];
+  /** The node with the most seals on disk. */
+  readonly ahead: () => SimNode;
   readonly mutation: Mutation | undefined;
 }
 
@@ -48,7 +54,15 @@ type Ticket =
   | { readonly kind: 'write'; readonly writes: readonly Write[] };
 
 const CUSTOMERS = ['acme', 'bolt', 'crux', 'dune', 'echo'];
+/** Sealed epochs that are shown to another node at once. */
+const SHOWN_MAX = 16;
 const SKUS = ['resize.jpeg', 'resize.webp', 'inspect'];
+
+/**
+ * How a machine stands to the cluster: not admitted yet under this id; admitted; retired by itself, to go when nothing is lost by
+ * it; off for good.
+ */
+export type Standing = 'joining' | 'member' | 'leaving' | 'gone';
 
 /** One machine: a disk, a clock that may be wrong, and a process that may be killed or stand still. */
 export class SimNode implements Station {
@@ -58,6 +72,13 @@ export class SimNode implements Station {
   replica: ReplicaId;
   key: MemberKey;
   disk: MemoryDisk;
+  /** The ids that it had before, of which its disk still has something. */
+  readonly formerReplicas: ReplicaId[] = [];
+  standing: Standing;
+  /** An older state of its disk. */
+  backup: MemoryDisk | undefined;
+  /** What to do if another member holds what it does not know to have written: set when its disk has gone back. */
+  onOvertaken: (() => void) | undefined;
   process = 0;
   member: Member | undefined;
   view = new View();
@@ -70,16 +91,21 @@ export class SimNode implements Station {
   /** Whether the process dies at its next write that says something about an epoch. */
   isDoomed = false;
   #bootMs = 0;
+  /** Of processes of this machine, whatever its disk says: no run is ever drawn twice. */
+  #runs = 0;
+  /** What it was told when it was admitted: the roster facts, and the epoch that was open. */
+  #welcome: Pick<Loaded, 'facts' | 'firstEpoch'> = {};
   #hlc = new HybridClock();
   #writing: Batch | undefined;
   readonly #admitted = new Set<MemberKey>();
   #tickets = new Map<number, Ticket>();
   #lastTicket = 0;
 
-  constructor(world: World, index: number, name: string) {
+  constructor(world: World, index: number, name: string, standing: Standing) {
     this.#world = world;
     this.index = index;
     this.name = name;
+    this.standing = standing;
     this.replica = replicaOf(name);
     this.key = keyOf(name);
     this.disk = new MemoryDisk(world.cluster);
@@ -100,9 +126,9 @@ export class SimNode implements Station {
 
   start(): void {
     const { agenda, random, cluster, trace, watch, mutation } = this.#world;
-    if (this.isUp) return;
+    if (this.isUp || this.standing === 'joining' || this.standing === 'gone') return;
     this.process++;
-    this.disk.run++;
+    this.disk.run = ++this.#runs;
     this.#bootMs = agenda.nowMs;
     if (mutation !== undefined) spoilDisk(this, mutation);
     const hlc = this.disk.meta.get('hlc');
@@ -124,7 +150,7 @@ export class SimNode implements Station {
         cosigner: this.#watched(cosigner),
         hlc: this.#hlc,
       },
-      this.disk.load(),
+      { ...this.disk.load(), ...this.#welcome },
     );
     watch.started(this);
     this.#step({ type: 'start' });
@@ -146,23 +172,25 @@ export class SimNode implements Station {
     network.gone(this);
   }
 
-  /** Another machine in its place: empty but for what can be had of the seals. */
-  replace(name: string, source: SimNode): void {
+  /** Goes on under another id, over this disk. It is to be admitted. */
+  renew(disk: MemoryDisk): void {
     this.kill();
-    this.#world.watch.lost(this);
-    this.name = name;
-    this.replica = replicaOf(name);
-    this.key = keyOf(name);
-    this.disk = new MemoryDisk(this.#world.cluster);
-    this.adopt(source);
+    this.name = `${this.name}'`;
+    this.replica = replicaOf(this.name);
+    this.key = keyOf(this.name);
+    this.disk = disk;
+    this.standing = 'joining';
+    this.backup = undefined;
+    this.onOvertaken = undefined;
   }
 
-  /** Takes the sealed epochs of another disk: what a node does that is too far behind to follow. */
-  adopt({ disk }: SimNode): void {
-    this.disk.chain = disk.chain;
-    this.disk.edge = disk.edge;
-    this.disk.seals.splice(0, this.disk.seals.length, ...disk.seals);
-    for (const [digest, kept] of disk.contents) if (kept.epoch < disk.chain.epoch) this.disk.contents.set(digest, kept);
+  /** It is admitted: another member tells it who belongs to the cluster, and which epoch is open. */
+  welcome({ member, disk }: SimNode): void {
+    this.#welcome = {
+      facts: [...disk.control.values()].filter(({ key }) => isFactKey(key)),
+      firstEpoch: member!.openEpoch,
+    };
+    this.standing = 'member';
   }
 
   // The network's side
@@ -234,10 +262,22 @@ export class SimNode implements Station {
       case 'alarm':
       case 'misbehaviour':
         trace.add(`${this.name} ! ${JSON.stringify(effect)}`);
-        return watch.alarm(this, effect);
+        watch.alarm(this, effect);
+        if (effect.type === 'alarm' && effect.alarm.what === 'overtaken') this.onOvertaken?.();
+        return;
       case 'member':
         trace.add(`${this.name} finds ${this.#nameOf(effect.change.member.replica)} ${effect.change.to}`);
         return;
+      case 'visible':
+        return;
+      case 'readSealed': {
+        const { from, to } = effect;
+        return this.#later(this.#world.random.below(5), () => ({
+          type: 'sealedRead',
+          to,
+          epochs: this.disk.sealedFrom(from).slice(0, SHOWN_MAX),
+        }));
+      }
       case 'stage':
         return this.#later(0, { type: 'staged', epoch: effect.sealed.epoch });
     }
@@ -318,6 +358,7 @@ export class SimNode implements Station {
   /** Does something that a client or an operator might ask for. */
   work(): void {
     const { random } = this.#world;
+    if (this.standing === 'leaving') return;
     if (this.isUp && random.below(4) > 0) this.#meter(1 + random.below(3));
     else if (this.isUp) this.write(this.#change());
   }
@@ -368,43 +409,3 @@ const OTHER_CRYPTO: Crypto = {
 };
 
 const keyOf = (name: string): MemberKey => base64.encode(keysOf(name).transport.publicKey) as MemberKey;
-
-/** What a mutation does to a disk between two processes. */
-function spoilDisk(node: SimNode, mutation: Mutation): void {
-  const { disk, replica } = node;
-  if (mutation === 'forgetVotes') {
-    for (const key of disk.registersOf(replica).keys())
-      if (/^(close|ballot|seal)\//.test(key) && Number(key.split('/')[1]) >= disk.chain.epoch)
-        disk.control.delete(`${replica}/${key}`);
-  }
-  if (mutation === 'loseLateRows')
-    for (const rows of [disk.usage, disk.vectors])
-      for (const key of rows.keys()) if (key.includes(`${replica}-`) || key.includes(`${replica}/`)) rows.delete(key);
-}
-
-/** What a mutation makes of a batch on its way to the disk. */
-function spoilBatch(node: SimNode, batch: Batch, mutation: Mutation): Batch {
-  switch (mutation) {
-    case 'shrinkRows':
-      return {
-        ...batch,
-        usage: batch.usage.map((row) =>
-          row.replica === node.replica ? { ...row, usage: { ...row.usage, requests: row.usage.requests - 1 } } : row,
-        ),
-      };
-    case 'vectorsOnly':
-      return {
-        ...batch,
-        control: batch.control.filter(({ replica }) => replica === node.replica),
-        usage: batch.usage.filter(({ replica }) => replica === node.replica),
-      };
-    case 'otherRoot':
-      if (node.index !== 1 || batch.seal === null) return batch;
-      return { ...batch, seal: { ...batch.seal, sealed: { ...batch.seal.sealed, root: new Uint8Array(32) } } };
-    case 'spoilContent':
-      if (node.index !== 0) return batch;
-      return { ...batch, contents: batch.contents.map((row) => ({ ...row, bytes: row.bytes.slice(1) })) };
-    default:
-      return batch;
-  }
-}

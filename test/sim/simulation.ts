@@ -1,48 +1,35 @@
-import { base64, seededRandom } from '../../packages/protocol/src/base/index.ts';
-import {
-  createAdmit,
-  createInvite,
-  encodeFact,
-  factKey,
-  INVITE_MS_MAX,
-  parseInvite,
-} from '../../packages/protocol/src/authority/index.ts';
+import { seededRandom } from '../../packages/protocol/src/base/index.ts';
 import { ZERO_USAGE, equalUsage } from '../../packages/protocol/src/lattice/index.ts';
-import {
-  cheapCrypto,
-  cheapSigner,
-  foundCluster,
-  FOUNDER,
-  keysOf,
-  operator,
-} from '../../packages/protocol/test/member/harness.ts';
+import { cheapCrypto } from '../../packages/protocol/test/member/harness.ts';
 import { Agenda } from './agenda.ts';
+import { foundCluster, nameOf } from './cluster.ts';
 import { Faults } from './faults.ts';
 import { Network } from './network.ts';
 import { SimNode, type World } from './node.ts';
-import { EPOCH_MS, START_MS, type SimOptions } from './options.ts';
+import { Operator } from './operator.ts';
+import { EPOCH_MS, type SimOptions } from './options.ts';
 import { Trace } from './trace.ts';
 import { demand, Violation } from './violation.ts';
 import { Watch } from './watch.ts';
 
 /** How long a cluster may take to be of one mind again, in ms. */
-const HEAL_MS_MAX = 20 * EPOCH_MS;
-/** Members that are further behind cannot follow and take the sealed epochs of another. */
-const FOLLOW_EPOCHS_MAX = 6;
+const HEAL_MS_MAX = 30 * EPOCH_MS;
 
 export interface SimResult {
   /** Equal for equal options. */
   readonly fingerprint: string;
   readonly summary: string;
+  /** Virtual hours, times machines. */
+  readonly nodeHours: number;
   readonly violation: Violation | null;
   /** The last events before the end. */
   readonly last: readonly string[];
 }
 
 /** The command that runs it again. */
-export const replayCommand = ({ seed, nodes, minutes, faults, mutation }: SimOptions): string =>
+export const replayCommand = ({ seed, nodes, voters = 1, minutes, faults, mutation }: SimOptions): string =>
   [
-    `npm run sim -- --seed ${seed} --nodes ${nodes} --minutes ${minutes}`,
+    `npm run sim -- --seed ${seed} --nodes ${nodes} --voters ${voters} --minutes ${minutes}`,
     ...(faults === undefined ? [] : [`--faults ${faults.join()}`]),
     ...(mutation === undefined ? [] : [`--mutation ${mutation}`]),
   ].join(' ');
@@ -66,52 +53,65 @@ export function simulate(options: SimOptions): SimResult {
 class Simulation {
   readonly #options: SimOptions;
   readonly #world: World;
+  readonly #operator: Operator;
   readonly #faults: Faults;
   #isWorking = true;
 
   constructor(options: SimOptions) {
-    const random = seededRandom(options.seed);
+    const { seed, voters = 1, mutation } = options;
+    const random = seededRandom(seed);
     const agenda = new Agenda();
-    const cluster = foundCluster(EPOCH_MS, START_MS);
+    const cluster = foundCluster(voters);
+    const nodes: SimNode[] = [];
     this.#options = options;
     this.#world = {
       agenda,
       random,
       cluster,
-      network: new Network(agenda, random),
+      network: new Network(agenda, random, mutation === 'openAnything'),
       trace: new Trace(agenda, options.onLine),
-      watch: new Watch(cluster, seededRandom(options.seed + 1), options.mutation),
-      nodes: [],
-      mutation: options.mutation,
+      watch: new Watch(cluster, nodes, seededRandom(seed + 1), mutation),
+      nodes,
+      ahead: () => this.#ahead,
+      mutation,
     };
-    this.#faults = new Faults(this.#world, options.faults, (node) => this.#admit(node));
-    for (let index = 0; index < options.nodes; index++) {
-      const node = new SimNode(this.#world, index, index === 0 ? FOUNDER : `n${index}`);
-      this.#world.nodes.push(node);
-      this.#world.network.add(node);
-    }
+    this.#operator = new Operator(this.#world);
+    this.#faults = new Faults(this.#world, this.#operator, options.faults, () => this.#add(false));
+    for (let index = 0; index < options.nodes; index++) this.#add(index < voters);
   }
 
   get result(): Omit<SimResult, 'violation'> {
-    const { trace, watch, nodes } = this.#world;
-    return { fingerprint: trace.fingerprint, summary: watch.summary(nodes[0]!), last: trace.last };
+    const { agenda, network, trace, watch, nodes } = this.#world;
+    return {
+      fingerprint: trace.fingerprint,
+      summary: `${watch.summary(this.#ahead)}, ${network.refused} changed messages refused`,
+      last: trace.last,
+      nodeHours: (agenda.nowMs / 3_600_000) * nodes.length,
+    };
   }
 
   run(): void {
     const { agenda, nodes } = this.#world;
-    for (const node of nodes) {
-      node.start();
-      if (node.index > 0) this.#admit(node);
-      this.#work(node);
-    }
+    for (const node of nodes)
+      if (node.standing === 'member') node.start();
+      else this.#operator.admit(node);
     this.#dial();
     this.#check();
     this.#faults.start();
     agenda.runUntil(this.#options.minutes * 60_000);
     this.#faults.heal();
-    this.#catchUp();
     this.#isWorking = false;
     this.#comeToRest();
+  }
+
+  /** Another machine, a founder or not. */
+  #add(isFounder: boolean): SimNode {
+    const { nodes, network } = this.#world;
+    const node = new SimNode(this.#world, nodes.length, nameOf(nodes.length), isFounder ? 'member' : 'joining');
+    nodes.push(node);
+    network.add(node);
+    this.#work(node);
+    return node;
   }
 
   #every(ms: () => number, act: () => void): void {
@@ -147,80 +147,47 @@ class Simulation {
         const one = up[random.below(Math.max(1, up.length))];
         const other = up[random.below(Math.max(1, up.length))];
         if (one === undefined || other === undefined) return;
-        watch.vectors(one, this.#ahead);
+        watch.registers.vectors(one, watch.ahead);
         watch.revocations(one);
-        watch.equals(one, other, this.#ahead);
+        watch.registers.equals(one, other, watch.ahead);
       },
     );
   }
 
-  /** The node with the most seals on disk: the founder's own write may be the last of all. */
+  /** Of those that belong to the cluster, the one with the most seals on disk: the founder's own write may be the last of all. */
   get #ahead(): SimNode {
-    return this.#world.nodes.reduce((most, node) => (node.disk.chain.epoch > most.disk.chain.epoch ? node : most));
+    return this.#nodes.reduce((most, node) => (node.disk.chain.epoch > most.disk.chain.epoch ? node : most));
   }
 
-  /** The operator lets a machine in: the founder is told until it has it on disk. */
-  #admit(node: SimNode): void {
-    const { agenda, cluster, random, nodes, trace } = this.#world;
-    const founder = nodes[0]!;
-    const created = createInvite({
-      cluster,
-      operator,
-      addresses: [{ transportKey: base64.encode(keysOf(FOUNDER).transport.publicKey), host: '10.0.0.1', port: 7000 }],
-      expiresInMs: INVITE_MS_MAX,
-      nowMs: START_MS,
-      crypto: cheapCrypto,
-      random,
-      signerFromSeed: cheapSigner,
-    });
-    const invite = parseInvite(created.invite, cheapCrypto, cheapSigner);
-    const fact = createAdmit(invite, keysOf(node.name), START_MS, cheapCrypto);
-    const { replica, name } = node;
-    trace.add(`the operator admits ${name}`);
-    const tell = (): void => {
-      if (founder.disk.control.has(`${founder.replica}/${factKey(fact)}`)) return;
-      if (founder.isUp) founder.write([{ key: factKey(fact), value: encodeFact(fact) }]);
-      agenda.after(1_000, tell);
-    };
-    if (replica === fact.replica) tell();
-  }
-
-  /** Members that were away for too long to follow take the sealed epochs as they are. */
-  #catchUp(): void {
-    const { nodes, trace } = this.#world;
-    const [founder] = nodes;
-    for (const node of nodes) {
-      if (node.disk.chain.epoch >= founder!.disk.chain.epoch - FOLLOW_EPOCHS_MAX) continue;
-      trace.add(`${node.name} takes ${founder!.disk.chain.epoch - node.disk.chain.epoch} sealed epochs`);
-      node.kill();
-      node.adopt(founder!);
-      node.start();
-    }
+  get #nodes(): SimNode[] {
+    return this.#world.nodes.filter(({ standing }) => standing !== 'gone');
   }
 
   /** Invariants 3, 8 and 11: everything is sealed, everyone holds and counts the same. */
   #comeToRest(): void {
-    const { agenda, nodes, watch } = this.#world;
+    const { agenda, trace, watch } = this.#world;
     const deadlineMs = agenda.nowMs + HEAL_MS_MAX;
     let missing = this.#missing();
-    for (; missing !== null && agenda.nowMs < deadlineMs; missing = this.#missing()) {
+    while (missing !== null && agenda.nowMs < deadlineMs) {
       agenda.runUntil(agenda.nowMs + 1_000);
-      this.#catchUp();
+      const before = missing;
+      missing = this.#missing();
+      if (missing !== before) trace.add(`missing: ${missing ?? 'nothing'}`);
     }
     demand(missing === null, 8, () => missing ?? '');
-    for (const node of nodes) {
-      watch.vectors(node, this.#ahead);
+    for (const node of this.#nodes) {
+      watch.registers.vectors(node, watch.ahead);
       watch.revocations(node);
       watch.conserved(node);
-      watch.equals(node, nodes[0]!, this.#ahead);
+      watch.registers.equals(node, this.#ahead, watch.ahead);
     }
   }
 
   /** What is still to come, or null. */
   #missing(): string | null {
-    const { nodes } = this.#world;
+    const nodes = this.#nodes;
     const opens = nodes.map(({ member }) => member?.openEpoch ?? -1);
-    const [founder] = nodes;
+    const [first] = nodes;
     for (const { name, member, disk } of nodes) {
       if (member === undefined) return `${name} is not up`;
       if (new Set(opens).size > 1) return `the open epochs are ${opens.join()}`;
@@ -228,8 +195,8 @@ class Simulation {
       for (const epoch of member.unsealed.epochs())
         if (!equalUsage(member.unsealed.usage(epoch), ZERO_USAGE)) return `usage of epoch ${epoch} open at ${name}`;
       for (const kind of ['control', 'usage'] as const)
-        if (member.registers[kind].digest(cheapCrypto) !== founder!.member!.registers[kind].digest(cheapCrypto))
-          return `${name} and ${founder!.name} differ in ${kind}`;
+        if (member.registers[kind].digest(cheapCrypto) !== first!.member!.registers[kind].digest(cheapCrypto))
+          return `${name} and ${first!.name} differ in ${kind}`;
     }
     return null;
   }

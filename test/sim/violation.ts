@@ -4,6 +4,7 @@ export const INVARIANTS = {
   1: 'one sealed value and one root per epoch, for ever, on every node',
   2: "a sealed slot is at most its writer's true content, and equals the closed content unless written off",
   3: 'after healing, what is sealed and what is not add up to what was acknowledged',
+  4: 'what each voter acknowledged before its close, or else a majority held before the ballot, is in the seal',
   5: 'checkpoints are consistent; no replica cosigns two roots of one size',
   6: 'statements recompute from the contents of the slot list',
   7: 'a crash between any two disk writes takes back nothing that was said',

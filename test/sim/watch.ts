@@ -2,7 +2,6 @@ import { verifyBundle, packBundle, unpackBundle, type Verified } from '../../pac
 import {
   digestOf,
   hex,
-  present,
   WaggleError,
   type CustomerId,
   type Digest,
@@ -10,44 +9,37 @@ import {
   type Random,
   type ReplicaId,
 } from '../../packages/protocol/src/base/index.ts';
-import {
-  addUsage,
-  atLeast,
-  parseUsageWriter,
-  usageKey,
-  usageWriter,
-  ZERO_USAGE,
-} from '../../packages/protocol/src/lattice/index.ts';
-import type { ControlRegister, Usage, UsageRow, WriterId } from '../../packages/protocol/src/lattice/index.ts';
+import { addUsage, atLeast, usageKey, usageWriter, ZERO_USAGE } from '../../packages/protocol/src/lattice/index.ts';
+import type { ControlRegister, Usage, UsageRow } from '../../packages/protocol/src/lattice/index.ts';
 import type { Batch, MemberEffect, Write } from '../../packages/protocol/src/member/index.ts';
-import { isCountedClosed, parseClose, type Cluster } from '../../packages/protocol/src/sealing/index.ts';
 import {
-  encodeSlot,
-  parseSlot,
-  slotName,
-  sortRows,
-  type Slot,
-  type SlotId,
-} from '../../packages/protocol/src/usage/index.ts';
+  isCountedClosed,
+  parseBallotState,
+  parseClose,
+  quorumOf,
+  type Cluster,
+} from '../../packages/protocol/src/sealing/index.ts';
+import { encodeSlot, slotName, sortRows, type Slot, type SlotId } from '../../packages/protocol/src/usage/index.ts';
 import { bundleOf } from '../../packages/protocol/test/member/bundle.ts';
-import type { SealedRecord } from '../../packages/protocol/test/member/disk.ts';
+import { MemoryDisk, type SealedRecord } from '../../packages/protocol/test/member/disk.ts';
 import { cheapCrypto, sealedUsage } from '../../packages/protocol/test/member/harness.ts';
+import { Counted, type Row } from './counted.ts';
 import type { SimNode } from './node.ts';
 import type { Mutation } from './options.ts';
+import { RegisterWatch } from './register-watch.ts';
 import { demand, Violation } from './violation.ts';
+import { heldBy, Votes } from './votes.ts';
 
-/** A register as its writer wrote it. */
-interface Written {
-  readonly key: string;
-  readonly version: number;
-  /** What it says, to be compared. */
-  readonly says: string;
-}
-
-/** Sealed epochs whose registers are still shown. */
-const KEPT_EPOCHS = 8;
 /** One in so many bundles is checked against a change of one byte. */
 const FLIPS = 8;
+
+/** A slot as its writer has it on disk. */
+interface Truth {
+  readonly id: SlotId;
+  readonly rows: Map<string, UsageRow>;
+  /** What is sure to be there yet, after its disk was lost, or went back. */
+  left?: ReadonlyMap<string, UsageRow>;
+}
 
 /**
  * All that is true of a simulation, as an onlooker knows it who sees every disk: what was acknowledged, what each writer wrote,
@@ -57,10 +49,17 @@ export class Watch {
   readonly #cluster: Cluster;
   readonly #random: Random;
   readonly #mutation: Mutation | undefined;
-  /** Invariants 7 and 12: per writer what it wrote, by version. */
-  readonly #written = { control: new Map<string, Written[]>(), usage: new Map<string, Written[]>() };
+  readonly #counted = new Counted();
+  /** Invariants 7, 11 and 12. */
+  readonly registers = new RegisterWatch(this.#counted);
+  /** Invariant 4. */
+  readonly #votes = new Votes();
+  /** Every machine. */
+  readonly #nodes: readonly SimNode[];
+  /** A disk with the most seals that there ever were. */
+  #ahead: MemoryDisk;
   /** Invariant 2: per slot what its writer has on disk. */
-  readonly #truth = new Map<string, { readonly id: SlotId; readonly rows: Map<string, UsageRow> }>();
+  readonly #truth = new Map<string, Truth>();
   readonly #closed = new Map<string, Digest>();
   /** Invariants 1 and 5. */
   readonly #sealed = new Map<Epoch, string>();
@@ -73,13 +72,11 @@ export class Watch {
   readonly #revoked = new Map<ReplicaId, Set<string>>();
   /** Requests that were asked for. */
   readonly #attempted = new Map<string, number>();
-  readonly #lost = new Set<ReplicaId>();
-  /** Invariant 12: the vectors last seen of each process. */
-  readonly #vectors = new Map<string, ReadonlyMap<string, number>>();
-  readonly #contents = new Map<string, ReadonlyMap<string, Usage>>();
 
-  constructor(cluster: Cluster, random: Random, mutation: Mutation | undefined) {
+  constructor(cluster: Cluster, nodes: readonly SimNode[], random: Random, mutation: Mutation | undefined) {
     this.#cluster = cluster;
+    this.#nodes = nodes;
+    this.#ahead = new MemoryDisk(cluster);
     this.#random = random;
     this.#mutation = mutation;
   }
@@ -97,18 +94,52 @@ export class Watch {
   }
 
   alarm(node: SimNode, effect: MemberEffect): void {
-    if (effect.type === 'alarm' && effect.alarm.what === 'clockAhead') return;
+    if (effect.type === 'alarm') {
+      const { what }: { readonly what: string } = effect.alarm;
+      if (what === 'clockAhead') return;
+      if (what === 'overtaken' && this.registers.hasGoneBack(node.replica)) return;
+      if ((what === 'retired' || what === 'banned') && this.#isOut(node)) return;
+    }
     throw new Violation(0, `${node.name} says ${JSON.stringify(effect)}`);
   }
 
   started(node: SimNode): void {
+    this.registers.started(node.replica, node.disk.run);
     for (const [ticket, epoch] of this.#metered.get(node.replica) ?? [])
       demand(node.disk.metered.get(ticket) === epoch, 7, () => `${node.name} forgot metering ${ticket} in ${epoch}`);
     this.revocations(node);
   }
 
-  lost(node: SimNode): void {
-    this.#lost.add(node.replica);
+  /** Whether the operator has taken the vote from a node, as it knows itself. */
+  #isOut(node: SimNode): boolean {
+    return ['retired', 'banned'].includes(node.member!.authority.statusOf(node.replica));
+  }
+
+  /** A disk is gone, or was replaced by an older copy of it. */
+  lost({ replica, formerReplicas }: SimNode, copy: MemoryDisk | null): void {
+    const rows = [...(copy?.usage.values() ?? [])];
+    for (const truth of this.#truth.values()) {
+      const { id } = truth;
+      if (id.replica !== replica && !formerReplicas.includes(id.replica)) continue;
+      truth.left = new Map(
+        rows
+          .filter((row) => row.replica === id.replica && row.run === id.run && row.epoch === id.epoch)
+          .map((row) => {
+            const key = usageKey(row.epoch, row.customer, row.sku);
+            return [key, { ...row, key }];
+          }),
+      );
+    }
+    // What was acknowledged since is not on it.
+    const metered = this.#metered.get(replica);
+    for (const ticket of metered?.keys() ?? []) if (copy?.metered.has(ticket) !== true) metered?.delete(ticket);
+  }
+
+  /** The node does not know that its disk is an older one. */
+  wentBack({ replica, name }: SimNode): void {
+    this.registers.wentBack(replica);
+    this.#verified.delete(name);
+    this.#revoked.delete(replica);
   }
 
   attempted(customer: string, requests: number): void {
@@ -123,11 +154,10 @@ export class Watch {
   }
 
   changed(node: SimNode, writes: readonly Write[]): void {
+    if (this.registers.hasGoneBack(node.replica)) return;
     for (const { key, value } of writes) {
       // A later write to the same key may be in the same batch.
-      const written = this.#written.control
-        .get(node.replica)
-        ?.findLast((each) => each.key === key && each.says === value);
+      const written = this.registers.written('control', node.replica, key).findLast(({ says }) => says === value);
       const onDisk = node.disk.control.get(`${node.replica}/${key}`)?.version ?? 0;
       const isKept = written !== undefined && onDisk >= written.version;
       demand(isKept, 7, () => `${node.name} acknowledged ${key} = ${value}, which is not on disk`);
@@ -150,7 +180,8 @@ export class Watch {
   }
 
   written(node: SimNode, batch: Batch): void {
-    for (const row of batch.control) if (row.replica === node.replica) this.#writtenControl(node, row);
+    const own = batch.control.filter(({ replica }) => replica === node.replica);
+    if (!this.registers.hasGoneBack(node.replica)) for (const row of own) this.#writtenControl(node, row);
     for (const { replica, run, epoch, customer, sku, version, usage } of batch.usage) {
       // Its earlier runs write no more: what it has of them may have come back from others.
       if (replica !== node.replica || run !== node.disk.run) continue;
@@ -158,42 +189,47 @@ export class Watch {
       this.#writtenUsage({ replica, run, epoch }, row);
     }
     // After the rows of the batch: a close is over before any of them.
-    for (const { replica, key, value } of batch.control)
-      if (replica === node.replica && key.startsWith('close/')) this.#close(value);
+    for (const { key, value } of own) if (key.startsWith('close/')) this.#close(value);
     if (batch.seal !== null) this.#seal(node, node.disk.seals.at(-1)!);
   }
 
   #writtenControl(node: SimNode, { key, version, value }: ControlRegister): void {
     const isOnce = /^(close|seal)\//.test(key);
-    const before = isOnce ? this.#written.control.get(node.replica)?.find((each) => each.key === key) : undefined;
+    const [before] = isOnce ? this.registers.written('control', node.replica, key) : [];
     demand(before === undefined, 7, () => `${node.name} says ${key} twice: ${before?.says}, then ${value}`);
-    this.#record('control', node.replica, { key, version, says: value });
+    this.registers.record('control', node.replica, { key, version, says: value });
+    if (!key.startsWith('ballot/')) return;
+    const epoch = Number(key.slice('ballot/'.length));
+    this.#votes.wrote(epoch, node.replica, parseBallotState(JSON.parse(value) as never), () =>
+      this.#heldByMajority(epoch),
+    );
+  }
+
+  #heldByMajority(epoch: Epoch): Row[] {
+    const { chain, seals } = this.#ahead;
+    const roster = chain.epoch === epoch ? chain.roster : seals[epoch]?.sealed.roster;
+    if (roster === undefined) return [];
+    const disks = this.#nodes.filter(({ replica }) => roster.some((entry) => entry.replica === replica));
+    return heldBy(
+      disks.map(({ disk }) => disk),
+      quorumOf(roster),
+      epoch,
+    );
   }
 
   #writtenUsage(id: SlotId, row: UsageRow): void {
-    this.#record('usage', usageWriter(id.replica, id.run), {
+    this.registers.record('usage', usageWriter(id.replica, id.run), {
       key: row.key,
       version: row.version,
       says: JSON.stringify(row.usage),
     });
     const name = slotName(id);
     demand(!this.#closed.has(name), 2, () => `${name} grows after its close`);
-    const slot = this.#truth.get(name) ?? { id, rows: new Map<string, UsageRow>() };
+    const slot: Truth = this.#truth.get(name) ?? { id, rows: new Map() };
     this.#truth.set(name, slot);
     const before = slot.rows.get(row.key)?.usage ?? ZERO_USAGE;
     demand(atLeast(row.usage, before), 2, () => `${row.key} of ${name} goes back`);
     slot.rows.set(row.key, row);
-  }
-
-  #record(name: 'control' | 'usage', writer: string, register: Written): void {
-    const written = this.#written[name].get(writer) ?? [];
-    this.#written[name].set(writer, written);
-    demand(
-      register.version === written.length + 1,
-      7,
-      () => `${writer} writes ${register.key} as version ${register.version} after ${written.length}`,
-    );
-    written.push(register);
   }
 
   #close(value: string): void {
@@ -203,6 +239,23 @@ export class Watch {
     this.#closed.set(name, close.slot);
     const truth = digestOf(cheapCrypto, encodeSlot(this.#slot(name)));
     demand(close.slot === truth, 2, () => `${name} is closed as ${close.slot}, its content is ${truth}`);
+    this.#votes.closed(close.epoch, close.replica, this.#writtenBy(close.replica, close.epoch));
+  }
+
+  /**
+   * What a replica has acknowledged in the slot that it closes now, and in earlier ones that no close speaks for and no seal has
+   * counted in part. (An earlier close that the seal of its epoch left out, and the rest of what was counted in part, may come in a
+   * later seal: they are reported when that seal is known, and what it counted was read.)
+   */
+  #writtenBy(replica: ReplicaId, epoch: Epoch): Row[] {
+    const { chain } = this.#ahead;
+    return [...this.#truth.entries()]
+      .filter(([, { id }]) => id.replica === replica && id.epoch <= epoch && !isCountedClosed(chain, id))
+      .filter(([name, { id }]) => id.epoch === epoch || !this.#closed.has(name))
+      .filter(([name]) => !chain.counted.has(name))
+      .flatMap(([, { id, rows, left }]) =>
+        [...(left ?? rows).values()].map(({ key, usage }) => ({ writer: usageWriter(id.replica, id.run), key, usage })),
+      );
   }
 
   #slot(name: string): Slot {
@@ -216,13 +269,29 @@ export class Watch {
   // Seals
 
   #seal(node: SimNode, record: SealedRecord): void {
-    const { epoch, root, value, treeSize, checkpoint } = record.sealed;
-    const said = [hex.encode(root), treeSize, checkpoint, new TextDecoder().decode(value.header)].join('\n');
+    const { epoch, root, value, treeSize } = record.sealed;
+    if (node.disk.chain.epoch > this.#ahead.chain.epoch) this.#ahead = node.disk;
+    const said = [hex.encode(root), treeSize, new TextDecoder().decode(value.header)].join('\n');
     const before = this.#sealed.get(epoch) ?? said;
     this.#sealed.set(epoch, before);
     demand(said === before, 1, () => `${node.name} sealed epoch ${epoch} as\n${said}\nand someone else as\n${before}`);
     this.#slotsAreTrue(record);
+    this.#countsWhatIsDue(node, record);
     this.#recomputes(node, record);
+  }
+
+  /** Invariants 1 and 4. */
+  #countsWhatIsDue(node: SimNode, { sealed: { epoch, value, roster } }: SealedRecord): void {
+    const header = digestOf(cheapCrypto, value.header);
+    const isChosen = this.#votes.isChosen(epoch, header, roster);
+    demand(isChosen, 1, () => `${node.name} sealed epoch ${epoch} as ${header}, which no majority accepted`);
+    const { ballot, rows } = this.#votes.due(epoch, header, roster);
+    for (const row of rows)
+      demand(
+        this.#counted.has(node.disk, row),
+        4,
+        () => `the seal of ${epoch}, ballot ${ballot.round}, lacks ${row.key} of ${row.writer}: ${row.usage.requests}`,
+      );
   }
 
   /** Invariant 2. */
@@ -293,109 +362,6 @@ export class Watch {
       demand(!node.view.isUsable(id), 10, () => `${node.name} would serve ${id}`);
   }
 
-  /** Invariant 12. */
-  vectors(node: SimNode, ahead: SimNode): void {
-    const { control, usage } = node.member!.registers;
-    const process = `${node.name} ${node.process}`;
-    const now = new Map<string, number>([...control.vector(), ...usage.vector()]);
-    for (const [writer, upTo] of this.#vectors.get(process) ?? [])
-      demand((now.get(writer) ?? 0) >= upTo, 12, () => `${process}: ${writer} went back from ${upTo}`);
-    this.#vectors.set(process, now);
-    // Dropped by those who hold the seal, never to come to those who do not yet.
-    const { chain } = ahead.disk;
-    for (const [writer, upTo] of control.vector())
-      this.#isHeld(
-        process,
-        'control',
-        writer,
-        upTo,
-        (key) => control.get(writer, key)?.version,
-        (written) => isExpired(written.key, chain.epoch),
-      );
-    for (const [writer, upTo] of usage.vector())
-      this.#isHeld(
-        process,
-        'usage',
-        writer,
-        upTo,
-        (key) => usage.get(writer, key)?.version,
-        (written) => this.#isCounted(ahead, writer, written),
-      );
-  }
-
-  #isHeld(
-    process: string,
-    name: 'control' | 'usage',
-    writer: string,
-    upTo: number,
-    held: (key: string) => number | undefined,
-    mayBeGone: (written: Written) => boolean,
-  ): void {
-    const written = this.#written[name].get(writer) ?? [];
-    demand(upTo <= written.length, 12, () => `${process} claims ${upTo} of ${writer}, who wrote ${written.length}`);
-    const newest = new Map(written.map((register) => [register.key, register]));
-    for (const register of written.slice(0, upTo)) {
-      if (newest.get(register.key) !== register) continue;
-      const isHeld = (held(register.key) ?? 0) >= register.version;
-      demand(
-        isHeld || mayBeGone(register),
-        12,
-        () => `${process} claims ${upTo} of ${writer} and lacks ${register.key}`,
-      );
-    }
-  }
-
-  /** Whether a seal counts what was written; `ahead` is the node with the most seals on disk. */
-  #isCounted(ahead: SimNode, writer: WriterId, { key, says }: Written): boolean {
-    const { chain } = ahead.disk;
-    const id = { ...parseUsageWriter(writer), epoch: Number(key.slice(0, key.indexOf('/'))) };
-    if (isCountedClosed(chain, id)) return true;
-    const digest = chain.counted.get(slotName(id));
-    const counted = digest === undefined ? undefined : this.#content(ahead, digest, id.epoch).get(key);
-    return counted !== undefined && atLeast(counted, JSON.parse(says) as Usage);
-  }
-
-  #content(node: SimNode, digest: Digest, epoch: Epoch): ReadonlyMap<string, Usage> {
-    // Two slots of two epochs may have one content.
-    const name = `${digest} ${epoch}`;
-    let content = this.#contents.get(name);
-    if (content === undefined) {
-      const rows = parseSlot(present(node.disk.content(digest), `content ${digest}`));
-      content = new Map(rows.map(({ customer, sku, usage }) => [usageKey(epoch, customer, sku), usage]));
-      this.#contents.set(name, content);
-    }
-    return content;
-  }
-
-  /** Invariant 11. */
-  equals(a: SimNode, b: SimNode, ahead: SimNode): void {
-    const [left, right] = [a.member!.registers, b.member!.registers];
-    if (left.control.digest(cheapCrypto) === right.control.digest(cheapCrypto)) {
-      const sealing = ahead.disk.chain.epoch;
-      const dump = (node: SimNode): string =>
-        dumpOf(
-          node.member!.registers.control,
-          ({ key }) => !isExpired(key, sealing),
-          ({ value }) => value,
-        );
-      demand(dump(a) === dump(b), 11, () => difference(`control of ${a.name} and ${b.name}`, dump(a), dump(b)));
-      if (a.view.quarantined + b.view.quarantined === 0)
-        demand(
-          a.view.dump() === b.view.dump(),
-          11,
-          () => `views of ${a.name} and ${b.name}: ${a.view.dump()} ${b.view.dump()}`,
-        );
-    }
-    if (left.usage.digest(cheapCrypto) !== right.usage.digest(cheapCrypto)) return;
-    const dump = (node: SimNode): string =>
-      dumpOf(
-        node.member!.registers.usage,
-        (row, writer) => !this.#isCounted(ahead, writer, { ...row, says: JSON.stringify(row.usage) }),
-        ({ usage }) => JSON.stringify(usage),
-      );
-    demand(dump(a) === dump(b), 11, () => difference(`usage of ${a.name} and ${b.name}`, dump(a), dump(b)));
-  }
-
   // At the end
 
   /** Invariant 3: each customer's requests, sealed ones and others, are those that the disks that were not lost have ever held. */
@@ -420,10 +386,14 @@ export class Watch {
 
   #truthOf(customer: string, withLost: boolean): Usage {
     return [...this.#truth.values()]
-      .filter(({ id }) => withLost || !this.#lost.has(id.replica))
-      .flatMap(({ rows }) => [...rows.values()])
+      .flatMap(({ rows, left }) => [...(withLost ? rows : (left ?? rows)).values()])
       .filter((row) => row.customer === (customer as CustomerId))
       .reduce((sum, { usage }) => addUsage(sum, usage), ZERO_USAGE);
+  }
+
+  /** A disk with the most seals that there ever were. */
+  get ahead(): MemoryDisk {
+    return this.#ahead;
   }
 
   /** What it comes to, for people. */
@@ -435,36 +405,4 @@ export class Watch {
     const requests = sealedUsage(node.disk.seals).requests / 'requests'.length;
     return `${node.disk.seals.length} epochs sealed, ${metered} meterings acknowledged, ${requests} requests sealed, ${late.length} late slots`;
   }
-}
-
-function isExpired(key: string, sealingEpoch: Epoch): boolean {
-  const epoch = /^(?:close|ballot|seal)\/([0-9]+)$/.exec(key)?.[1];
-  return epoch !== undefined && Number(epoch) < sealingEpoch - KEPT_EPOCHS;
-}
-
-function dumpOf<R extends { readonly key: string; readonly version: number }, W extends string>(
-  registers: { writers(): W[]; of(writer: W): Iterable<R> },
-  isKept: (register: R, writer: W) => boolean,
-  says: (register: R) => string,
-): string {
-  return registers
-    .writers()
-    .flatMap((writer) =>
-      [...registers.of(writer)]
-        .filter((register) => isKept(register, writer))
-        .sort((a, b) => a.version - b.version)
-        .map((register) => `${writer} ${register.version} ${register.key} ${says(register)}`),
-    )
-    .join('\n');
-}
-
-/** The first lines that two texts do not share. */
-function difference(what: string, a: string, b: string): string {
-  const [left, right] = [a.split('\n'), b.split('\n')];
-  const only = (lines: readonly string[], others: readonly string[]): string =>
-    lines
-      .filter((line) => !others.includes(line))
-      .slice(0, 3)
-      .join('; ');
-  return `${what}: only the one has ${only(left, right)}; only the other has ${only(right, left)}`;
 }

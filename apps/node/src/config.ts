@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs';
+import { isIPv4 } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import type { LevelWithSilent } from 'pino';
+import { INVITE_PREFIX } from '@waggle/protocol/authority';
 import { WaggleError } from '@waggle/protocol/base';
 import { EPOCH_MS_MAX, EPOCH_MS_MIN, ORIGIN_NAME_PATTERN } from '@waggle/protocol/sealing';
 import { isOwnToken } from '@waggle/identity';
@@ -12,8 +14,18 @@ export interface Config {
   readonly http: { readonly host: string; readonly port: number };
   /** What others call this node; null: from the address it listens on. */
   readonly publicUrl: string | null;
+  /** Where members reach this node by UDP: IPv4 address to listen on and port. */
+  readonly swarm: { readonly host: string; readonly port: number };
+  /** What members dial; null: the address it listens on. */
+  readonly swarmAdvertise: { readonly host: string; readonly port: number } | null;
+  /** First start only: the invite to join a cluster with; null: a cluster is founded. */
+  readonly join: string | null;
+  /** Rack or room; null if none. */
+  readonly zone: string | null;
   /** Absolute path of the one directory for everything this node keeps. */
   readonly data: string;
+  /** The data directory was moved here, and what it was moved from is gone. */
+  readonly dataMoved: boolean;
   /** First start of a new cluster: the name in every checkpoint. */
   readonly origin: string;
   readonly epochMs: number;
@@ -33,6 +45,8 @@ export interface Config {
   readonly drainMs: number;
   /** Whether anyone may read the log (checkpoint, tiles, epochs without statements), or auditors only. */
   readonly publicLog: boolean;
+  /** How long the slots of sealed epochs are kept, in ms. */
+  readonly slotRetentionMs: number;
   /** Most bytes of the database; null: what the disk holds. */
   readonly databaseBytesMax: number | null;
 }
@@ -59,6 +73,7 @@ export interface Setting<T> {
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 const DAY_MS = 86_400_000;
 const MIB = 2 ** 20;
+const STANDARD_INPUT = 0;
 
 /** A whole number in a range, both ends included. */
 const whole = (min: number, max: number) => ({
@@ -74,6 +89,28 @@ function parseAddress(text: string): Config['http'] | undefined {
   return match === null || port > 65_535 ? undefined : { host: (match[1] ?? match[2])!, port };
 }
 
+/** Ports above are given by the system to anybody's outgoing traffic. */
+const SWARM_PORT_MAX = 32_767;
+
+function parseSwarmAddress(text: string, portMax: number): Config['swarm'] | undefined {
+  const address = parseAddress(text);
+  return address !== undefined && isIPv4(address.host) && address.port <= portMax ? address : undefined;
+}
+
+const parseBoolean = (text: string): boolean | undefined =>
+  text === 'true' || text === 'false' ? text === 'true' : undefined;
+
+/** The text of an invite; read from where the setting says, if it says so. */
+function parseJoin(text: string, directory: string): string | undefined {
+  if (text !== '-' && !text.startsWith('@')) return text.startsWith(INVITE_PREFIX) ? text : undefined;
+  try {
+    const read = readFileSync(text === '-' ? STANDARD_INPUT : resolve(directory, text.slice(1)), 'utf8').trim();
+    return read.startsWith(INVITE_PREFIX) ? read : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 function parseUrl(text: string): string | undefined {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url === undefined || !/^https?:$/.test(url.protocol)) return undefined;
@@ -82,9 +119,9 @@ function parseUrl(text: string): string | undefined {
 
 /** An empty text, the default, is null. */
 const orNull =
-  <T>(parse: (text: string) => T | undefined) =>
-  (text: string): T | null | undefined =>
-    text === '' ? null : parse(text);
+  <T>(parse: (text: string, directory: string) => T | undefined) =>
+  (text: string, directory: string): T | null | undefined =>
+    text === '' ? null : parse(text, directory);
 
 /** Every setting: flags, variables, keys of waggle.json, messages and the table of docs/OPERATING.md come from here. */
 export const SETTINGS: { readonly [Name in SettingName]: Setting<Config[Name]> } = {
@@ -103,12 +140,56 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Config[Name]> }
     expected: 'an http or https URL without user, query and fragment',
     parse: orNull(parseUrl),
   },
+  swarm: {
+    form: 'HOST:PORT',
+    fallback: '127.0.0.1:7070',
+    description:
+      'where other members reach this node by UDP: the IPv4 address to listen on (0.0.0.0 for all) and the port; 0 takes a free one',
+    expected: `an IPv4 address and a port from 0 to ${SWARM_PORT_MAX}, such as 127.0.0.1:7070,`,
+    parse: (text) => parseSwarmAddress(text, SWARM_PORT_MAX),
+  },
+  swarmAdvertise: {
+    form: 'HOST:PORT',
+    fallback: '',
+    shown: 'from --swarm',
+    description: 'the IPv4 address and port that other members dial; needed when --swarm is 0.0.0.0 or behind a router',
+    expected: 'an IPv4 address other than 0.0.0.0 and a port from 1 to 65535, such as 10.0.0.5:7070,',
+    parse: orNull((text) => {
+      const address = parseSwarmAddress(text, 65_535);
+      return address?.host === '0.0.0.0' || address?.port === 0 ? undefined : address;
+    }),
+  },
+  join: {
+    form: 'INVITE',
+    fallback: '',
+    shown: 'none: a cluster is founded',
+    description:
+      'first start only: joins a cluster by this invite; `-` reads it from standard input, `@FILE` from a file',
+    expected: 'an invite as `waggle invite` prints it, `-` for standard input, or `@` and the path of a file',
+    parse: orNull(parseJoin),
+    isSecret: true,
+  },
+  zone: {
+    form: 'NAME',
+    fallback: '',
+    shown: 'none',
+    description: 'rack or room; shown to other members',
+    expected: 'up to 64 letters, digits, ".", "_" and "-"',
+    parse: orNull((text) => (/^[A-Za-z0-9._-]{1,64}$/.test(text) ? text : undefined)),
+  },
   data: {
     form: 'DIRECTORY',
     fallback: './data',
     description: 'the one directory for everything this node keeps, mode 0700, files 0600',
     expected: 'the path of a directory',
     parse: (text, directory) => (text === '' || text.includes('\0') ? undefined : resolve(directory, text)),
+  },
+  dataMoved: {
+    form: 'true|false',
+    fallback: 'false',
+    description: 'once, after the data directory was moved to this machine or disk: says that it is the only copy',
+    expected: 'true or false',
+    parse: parseBoolean,
   },
   origin: {
     form: 'NAME',
@@ -179,7 +260,12 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Config[Name]> }
     fallback: 'true',
     description: 'whether anyone may read the log (checkpoint, tiles, epochs without statements), or auditors only',
     expected: 'true or false',
-    parse: (text) => (text === 'true' || text === 'false' ? text === 'true' : undefined),
+    parse: parseBoolean,
+  },
+  slotRetentionMs: {
+    ...whole(1_000, 3_660 * DAY_MS),
+    fallback: String(30 * DAY_MS),
+    description: 'how long the slots of sealed epochs are kept, in ms; headers and statements stay',
   },
   databaseBytesMax: {
     ...whole(MIB, Number.MAX_SAFE_INTEGER),

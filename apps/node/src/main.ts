@@ -8,7 +8,9 @@ import { WaggleError } from '@waggle/protocol/base';
 import { localUrl } from './cli/client.ts';
 import { greeting } from './cli/greeting.ts';
 import { addressText, type Config } from './config.ts';
+import { alarmText, endsNode } from './alarms.ts';
 import { buildServer } from './http/index.ts';
+import { publicUrl, VERSION } from './http/self.ts';
 import { Metrics } from './metrics.ts';
 import { Node, OPERATOR_KEY_FILE, type Observer } from './node.ts';
 import { Readiness } from './probe.ts';
@@ -37,6 +39,7 @@ export async function start(config: Config): Promise<void> {
 
   await tryAddress(config);
   const metrics = new Metrics();
+  if (config.join !== null) logger.info({ data: config.data }, 'asking to join the cluster');
   const node = await Node.open(config, observe(logger, metrics, die));
   const readiness = new Readiness(node);
   const server = buildServer(node, { logger, metrics, readiness });
@@ -51,6 +54,10 @@ export async function start(config: Config): Promise<void> {
   const port = (server.server.address() as { readonly port: number }).port;
   const url = localUrl({ http: { ...config.http, port } })!;
   const { founded, replica, cluster } = node.standing;
+  // A disk without room keeps nobody from reading: the entry is written with the first that finds some.
+  await node
+    .announce(publicUrl(server, config), VERSION)
+    .catch((error: unknown) => logger.warn({ err: error }, 'not announced'));
   logger.info({ url, data: config.data, replica, cluster: cluster.id, founded }, 'ready');
   const operatorKeyFile = join(config.data, OPERATOR_KEY_FILE);
   const { operatorTokenFile } = node;
@@ -68,7 +75,27 @@ function observe(logger: Logger, metrics: Metrics, die: (error: unknown) => neve
       if (event.type !== 'ready') logger.warn({ event }, 'a worker process ended');
       metrics.worker(event);
     },
-    rollFailed: (error) => logger.error({ err: error }, 'old request records could not be moved into Parquet files'),
+    member: ({ member, from, to, incarnation }) =>
+      logger.info({ member: member.replica, from, to, incarnation }, `a member is ${to}`),
+    misbehaviour: (from, code) => {
+      logger.warn({ member: from, code }, 'a member sent what no correct node sends');
+      metrics.misbehaviour(from, code);
+    },
+    alarm: (alarm) => {
+      metrics.alarm(alarm);
+      const text = alarmText(alarm);
+      if (!endsNode(alarm)) return logger.error({ alarm }, text);
+      return die(new WaggleError('DATA_LOCKED', text));
+    },
+    joined: (member) => {
+      logger.info({ member }, 'a new member was admitted');
+      metrics.joined(member);
+    },
+    joinRefused: (key, error) => {
+      logger.warn({ key, code: error.code, reason: error.message }, 'a newcomer was refused');
+      metrics.joinRefused(key, error);
+    },
+    keepingFailed: (error) => logger.error({ err: error }, 'old request records or slots could not be moved out'),
     fatal: die,
   };
 }

@@ -1,6 +1,9 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { Epoch } from '@waggle/protocol/base';
+import type { Epoch, ErrorCode, ReplicaId, WaggleError } from '@waggle/protocol/base';
+import type { Alarm } from '@waggle/protocol/member';
+import type { MemberKey } from '@waggle/protocol/membership';
 import type { PoolEvent } from '@waggle/images';
+import { memberEntries } from './cluster.ts';
 import type { Node, Observer } from './node.ts';
 import type { Outcome } from './work.ts';
 
@@ -18,8 +21,18 @@ export interface Answered {
   readonly ms: number;
 }
 
+const STATES = ['alive', 'suspect', 'dead', 'left', 'unheard'] as const;
+const CLASSES = ['control', 'usage'] as const;
+const DIRECTIONS = ['in', 'out'] as const;
+
+/** What is counted elsewhere, with its labels. */
+type Counted = readonly (readonly [labels: Readonly<Record<string, string>>, count: number])[];
+
 /** The Prometheus metrics of one node, in a registry of their own: an observer of it, and what the HTTP server counts. */
-export class Metrics implements Pick<Observer, 'commit' | 'sealed' | 'worker'> {
+export class Metrics implements Pick<
+  Observer,
+  'commit' | 'sealed' | 'worker' | 'joined' | 'joinRefused' | 'misbehaviour' | 'alarm'
+> {
   readonly registry = new Registry();
   readonly #registers = [this.registry];
   readonly #requests = this.#counter('http_requests_total', 'Requests answered.', [
@@ -47,6 +60,14 @@ export class Metrics implements Pick<Observer, 'commit' | 'sealed' | 'worker'> {
     'reason',
   ]);
 
+  readonly #joins = this.#counter('joins_total', 'Newcomers that asked this node, by what became of it.', ['outcome']);
+  readonly #misbehaviours = this.#counter(
+    'misbehaviours_total',
+    'Frames of members that no correct node sends. They changed nothing.',
+    ['code'],
+  );
+  readonly #alarms = this.#counter('alarms_total', 'What a person should have heard of; the log says more.', ['what']);
+
   constructor() {
     collectDefaultMetrics({ register: this.registry });
   }
@@ -62,6 +83,22 @@ export class Metrics implements Pick<Observer, 'commit' | 'sealed' | 'worker'> {
 
   worker(event: PoolEvent): void {
     if (event.type !== 'ready') this.#restarts.inc({ reason: event.type === 'replaced' ? event.reason : 'start' });
+  }
+
+  joined(_replica: ReplicaId): void {
+    this.#joins.inc({ outcome: 'accepted' });
+  }
+
+  joinRefused(_from: MemberKey, { code }: WaggleError): void {
+    this.#joins.inc({ outcome: code });
+  }
+
+  misbehaviour(_from: ReplicaId, code: ErrorCode): void {
+    this.#misbehaviours.inc({ code });
+  }
+
+  alarm({ what }: Alarm): void {
+    this.#alarms.inc({ what });
   }
 
   /** A request was answered. */
@@ -87,11 +124,17 @@ export class Metrics implements Pick<Observer, 'commit' | 'sealed' | 'worker'> {
     this.#gauge('workers', 'Jobs that may be at work at the same time.', () => config.workers);
     this.#gauge('open_epoch', 'The epoch that requests are metered in.', () => driver.openEpoch);
     this.#gauge('sealed_epochs', 'Epochs that are sealed, from the first one on.', () => driver.sealingEpoch);
+    this.#gauge(
+      'unsealed_epochs',
+      'Epochs that have ended and are not sealed.',
+      () => driver.openEpoch - driver.sealingEpoch,
+    );
     this.#gauge('commits_waiting', 'Meterings and changes that wait for a transaction.', () => driver.waiting);
     this.#gauge('store_full', '1 while the disk has no room.', () => Number(driver.isFull));
     this.#gauge('customers', 'Customers, deleted ones included.', () => identity.customers);
     this.#gauge('quarantined_registers', 'Fields ahead of the local clock.', () => identity.quarantined);
     this.#gauge('refused_registers', 'Malformed registers that were left out.', () => identity.refused);
+    this.#watchCluster(driver);
     const sizes = new Gauge({
       name: 'waggle_store_bytes',
       help: 'Bytes on disk.',
@@ -109,6 +152,65 @@ export class Metrics implements Pick<Observer, 'commit' | 'sealed' | 'worker'> {
       labelNames: ['version', 'replica', 'cluster', 'node'],
       registers: this.#registers,
     }).set({ version, replica: standing.replica, cluster: standing.cluster.id, node: process.version }, 1);
+  }
+
+  /** Reads what is known of the other members, and what goes between them and this node. */
+  #watchCluster(driver: Node['driver']): void {
+    this.#gauges('members', 'Members of the cluster, this one too, by state as it sees them.', ['state'], () => {
+      const entries = memberEntries(driver);
+      return STATES.map((state) => [{ state }, entries.filter((entry) => entry.state === state).length]);
+    });
+    this.#gauges(
+      'lag_seconds',
+      'Since all that the live members had to show was held here, of the one of which that is longest ago.',
+      ['class'],
+      () => {
+        const live = memberEntries(driver).filter(({ state }) => state === 'alive' || state === 'suspect');
+        return CLASSES.map((name) => [
+          { class: name },
+          Math.max(0, ...live.flatMap(({ lag }) => lag[name] ?? [])) / 1000,
+        ]);
+      },
+    );
+    this.#gauge('links', 'Members that this node is connected to.', () => driver.transportCounters?.links ?? 0);
+    this.#counted('transport_messages_total', 'Messages among members.', ['direction'], () => {
+      const counters = driver.transportCounters;
+      return counters === null ? [] : inAndOut(counters.messagesIn, counters.messagesOut);
+    });
+    this.#counted('transport_datagrams_total', 'Datagrams among members.', ['direction'], () => {
+      const counters = driver.transportCounters;
+      return counters === null ? [] : inAndOut(counters.datagramsIn, counters.datagramsOut);
+    });
+    this.#counted('transport_bytes_total', 'Payload of messages and datagrams.', ['direction'], () => {
+      const counters = driver.transportCounters;
+      return counters === null ? [] : inAndOut(counters.bytesIn, counters.bytesOut);
+    });
+    this.#counted('transport_refused_total', 'What was not taken, by what it was.', ['what'], () => {
+      const counters = driver.transportCounters;
+      if (counters === null) return [];
+      const { handshakesRefused, sendsRefused, malformed } = counters;
+      return [
+        [{ what: 'handshake' }, handshakesRefused],
+        [{ what: 'send' }, sendsRefused],
+        [{ what: 'frame' }, malformed],
+      ];
+    });
+    this.#counted('replication_messages_total', 'Messages of the replication.', ['direction'], () =>
+      inAndOut(driver.stats.messages.in, driver.stats.messages.out),
+    );
+    this.#counted('replication_bytes_total', 'Bytes of them.', ['direction'], () =>
+      inAndOut(driver.stats.bytes.in, driver.stats.bytes.out),
+    );
+    this.#counted('replication_registers_total', 'Registers in them, whether new or not.', ['class', 'direction'], () =>
+      CLASSES.flatMap((name) =>
+        DIRECTIONS.map((direction) => [{ class: name, direction }, driver.stats.registers[name][direction]] as const),
+      ),
+    );
+    this.#counted('replication_refused_total', 'Frames of them that were not understood.', ['reason'], () => [
+      [{ reason: 'cluster' }, driver.stats.foreignCluster],
+      [{ reason: 'version' }, driver.stats.foreignVersion],
+      [{ reason: 'type' }, driver.stats.unknownType],
+    ]);
   }
 
   /** Reads how much memory bodies take. Once. */
@@ -136,4 +238,35 @@ export class Metrics implements Pick<Observer, 'commit' | 'sealed' | 'worker'> {
       collect: () => gauge.set(read()),
     });
   }
+
+  #gauges(name: string, help: string, labelNames: readonly string[], read: () => Counted): void {
+    const gauge: Gauge = new Gauge({
+      name: `waggle_${name}`,
+      help,
+      labelNames,
+      registers: this.#registers,
+      collect: () => {
+        for (const [labels, value] of read()) gauge.set(labels, value);
+      },
+    });
+  }
+
+  /** A counter of what is counted elsewhere since the start. */
+  #counted(name: string, help: string, labelNames: readonly string[], read: () => Counted): void {
+    const counter: Counter = new Counter({
+      name: `waggle_${name}`,
+      help,
+      labelNames,
+      registers: this.#registers,
+      collect: () => {
+        counter.reset();
+        for (const [labels, count] of read()) counter.inc(labels, count);
+      },
+    });
+  }
 }
+
+const inAndOut = (into: number, out: number): Counted => [
+  [{ direction: 'in' }, into],
+  [{ direction: 'out' }, out],
+];

@@ -1,5 +1,8 @@
 import { join } from 'node:path';
-import { HybridClock, parseHlc, WaggleError, type Epoch } from '@waggle/protocol/base';
+import { encodeFact, factKey } from '@waggle/protocol/authority';
+import { HybridClock, parseHlc, WaggleError, type Epoch, type ErrorCode, type ReplicaId } from '@waggle/protocol/base';
+import type { Alarm } from '@waggle/protocol/member';
+import type { MemberChange, MemberKey } from '@waggle/protocol/membership';
 import { epochAt } from '@waggle/protocol/sealing';
 import { Identity, type Context, type Write } from '@waggle/identity';
 import { createPool, type Pool, type PoolEvent } from '@waggle/images';
@@ -12,15 +15,21 @@ import {
   openStore,
   readNodeKeys,
   signerFromSeed,
+  sweepSlots,
   systemClock,
   takeStanding,
   writePrivateFile,
   type Cancel,
   type DataDirectory,
+  Welcome,
+  type NodeLoad,
   type Standing,
   type Store,
 } from '@waggle/runtime';
+import { openTransport, type Transport } from '@waggle/runtime/transport';
 import type { Config } from './config.ts';
+import { Presence } from './presence.ts';
+import { Relay } from './relay.ts';
 import { Work } from './work.ts';
 
 /** What a node tells whoever watches it: metrics and logs. */
@@ -28,10 +37,19 @@ export interface Observer {
   /** A transaction is on disk: ms it took, meterings and writes in it. */
   readonly commit: (ms: number, entries: number) => void;
   readonly sealed: (epoch: Epoch) => void;
+  /** A member got into another state for this node. */
+  readonly member: (change: MemberChange) => void;
+  /** A member sent what no correct node sends. It changed nothing. */
+  readonly misbehaviour: (from: ReplicaId, code: ErrorCode) => void;
+  /** Something about the cluster that a person should hear of. */
+  readonly alarm: (alarm: Alarm) => void;
+  /** A newcomer was let in, or sent away. */
+  readonly joined: (replica: ReplicaId) => void;
+  readonly joinRefused: (from: MemberKey, error: WaggleError) => void;
   /** Something happened to a worker process. */
   readonly worker: (event: PoolEvent) => void;
-  /** Old request records could not be moved into Parquet files; they stay where they are until the next epoch ends. */
-  readonly rollFailed: (error: unknown) => void;
+  /** Old request records could not be moved into Parquet files, or old slots not be dropped: they stay until the next epoch ends. */
+  readonly keepingFailed: (error: unknown) => void;
   /** The node cannot go on; it stops itself. */
   readonly fatal: (error: WaggleError) => void;
 }
@@ -42,6 +60,29 @@ export const OPERATOR_KEY_FILE = 'operator.key';
 /** SQLite's page, in bytes. */
 const PAGE_BYTES = 4_096;
 const TICK_MS = 1_000;
+/** Addresses at which the DHT is entered: it tells of more. */
+const SEEDS_MAX = 16;
+/** Name in the store's `meta`: the node has once known the cluster's customers. */
+const INFORMED = 'informed';
+/** How long after it does that is written down, in ms. */
+const INFORMED_MS = 5_000;
+/** How long an admission may take to reach another member before the newcomer is told of it all the same, in ms. */
+const SPREAD_MS_MAX = 2_000;
+/** How long a node that goes waits for others to hold its last usage, in ms. */
+const LEAVE_MS_MAX = 10_000;
+
+interface Parts {
+  readonly config: Config;
+  readonly standing: Standing;
+  readonly store: Store;
+  readonly identity: Identity;
+  readonly driver: Driver;
+  readonly transport: Transport;
+  readonly pool: Pool;
+  readonly data: DataDirectory;
+  readonly observer: Observer;
+  readonly isInformed: boolean;
+}
 
 /** A running node, without its HTTP server: everything that the routes call. */
 export class Node {
@@ -55,35 +96,50 @@ export class Node {
   readonly clock = systemClock;
   /** Path of the file with the operator token, if this node made it. */
   readonly operatorTokenFile: string;
+  readonly #transport: Transport;
+  readonly #presence: Presence;
   readonly #data: DataDirectory;
   readonly #observer: Observer;
   #managing: Promise<unknown> = Promise.resolve();
-  #rolling: Promise<unknown> = Promise.resolve();
+  #keeping: Promise<unknown> = Promise.resolve();
   #rolledBefore: Epoch = 0;
+  /** Epochs below have no slots any more that their age does not allow. */
+  #sweptBefore: Epoch = 0;
+  #isInformed: boolean;
   #stopTicking: Cancel | undefined;
   #isDraining = false;
 
-  private constructor(
-    parts: Pick<Node, 'config' | 'standing' | 'store' | 'identity' | 'driver' | 'pool'> & {
-      readonly data: DataDirectory;
-      readonly observer: Observer;
-    },
-  ) {
-    this.config = parts.config;
-    this.standing = parts.standing;
-    this.store = parts.store;
-    this.identity = parts.identity;
-    this.driver = parts.driver;
-    this.pool = parts.pool;
-    this.#data = parts.data;
-    this.#observer = parts.observer;
-    this.operatorTokenFile = join(parts.data.path, OPERATOR_TOKEN_FILE);
+  private constructor({
+    config,
+    standing,
+    store,
+    identity,
+    driver,
+    transport,
+    pool,
+    data,
+    observer,
+    isInformed,
+  }: Parts) {
+    this.config = config;
+    this.standing = standing;
+    this.store = store;
+    this.identity = identity;
+    this.driver = driver;
+    this.pool = pool;
+    this.#transport = transport;
+    this.#presence = new Presence({ driver, clock: this.clock, load: () => this.load });
+    this.#data = data;
+    this.#observer = observer;
+    this.#isInformed = isInformed;
+    this.operatorTokenFile = join(data.path, OPERATOR_TOKEN_FILE);
     this.work = new Work(this);
   }
 
   /**
-   * Opens the data directory, founds a cluster if there is none, loads everything and starts the workers. Throws
-   * `CONFIG_INVALID`, `DATA_LOCKED`, `DATA_DAMAGED`, `DATA_NEWER` or `STORE_FULL`; then nothing keeps running.
+   * Opens the data directory; founds a cluster or joins one if it is new; loads everything and starts the workers. Throws
+   * `CONFIG_INVALID`, `DATA_LOCKED`, `DATA_DAMAGED`, `DATA_NEWER`, `DATA_COPIED`, `PORT_IN_USE` or `STORE_FULL`, and for an
+   * invite `INVITE_INVALID`, `INVITE_EXPIRED`, `INVITE_USED`, `FACT_REFUSED` or `PEER_UNREACHABLE`; then nothing keeps running.
    */
   static async open(config: Config, observer: Observer): Promise<Node> {
     const data = openDataDirectory(config.data);
@@ -99,10 +155,33 @@ export class Node {
       });
       undo.push(() => store.close());
       const loaded = await store.load();
+      const relay = new Relay();
+      const { standing, transport } = await takeStanding({
+        directory: data.path,
+        store,
+        meta: loaded.meta,
+        founding: { name: config.origin, epochMs: config.epochMs, sealGraceMs: config.sealGraceMs },
+        invite: config.join,
+        isMoved: config.dataMoved,
+        random: entropy,
+        clock: systemClock,
+        openTransport: async (cluster, keys, seeds) => {
+          const opened = await openTransport({
+            seed: keys.transportSeed,
+            cluster,
+            address: { host: (config.swarmAdvertise ?? config.swarm).host, port: config.swarm.port },
+            host: config.swarm.host,
+            seeds: seeds.slice(0, SEEDS_MAX),
+            handlers: relay,
+            clock: systemClock,
+            random: entropy,
+          });
+          undo.push(() => opened.close());
+          return opened;
+        },
+      });
       const hlc = loaded.meta.get(META.hlc);
       const clock = new HybridClock(hlc === undefined ? undefined : parseHlc(hlc));
-      const founding = { name: config.origin, epochMs: config.epochMs, sealGraceMs: config.sealGraceMs };
-      const standing = await takeStanding(data.path, store, loaded.meta, founding, entropy, systemClock.nowMs());
       const { replica, run } = standing;
       const identity = new Identity({ crypto: nodeCrypto, random: entropy, signerFromSeed, clock, replica, run });
       const driver = await Driver.start({
@@ -115,9 +194,36 @@ export class Node {
         onControl: (writer, register) => identity.fold(writer, register, systemClock.nowMs()),
         onSealed: observer.sealed,
         onCommit: observer.commit,
+        onMember: observer.member,
+        onMisbehaviour: observer.misbehaviour,
+        onAlarm: (alarm) => {
+          if (alarm.what === 'overtaken')
+            store
+              .commit({ meta: [[META.overtaken, replica]] })
+              .catch((error: unknown) => observer.fatal(error as WaggleError));
+          observer.alarm(alarm);
+        },
         onFatal: observer.fatal,
       });
       undo.push(() => driver.close());
+      const welcome = new Welcome({
+        cluster: standing.cluster,
+        authority: driver.authority,
+        clock: systemClock,
+        addresses: () =>
+          [...driver.addresses()].flatMap(([transportKey, each]) =>
+            each.map(({ host, port }) => ({ transportKey, host, port })),
+          ),
+        openEpoch: () => driver.openEpoch,
+        admit: async (fact) => {
+          const version = await driver.write([{ key: factKey(fact), value: encodeFact(fact) }]);
+          // A newcomer whose admission was known here alone would belong to nobody if this disk were lost.
+          if (driver.hasOthers) await driver.follow(version, (held) => held.length > 0, SPREAD_MS_MAX);
+        },
+        joined: observer.joined,
+        refused: observer.joinRefused,
+      });
+      relay.connect(driver.transportHandlers, welcome);
       const pool = createPool({
         workers: config.workers,
         queueMax: config.queueMax,
@@ -125,12 +231,20 @@ export class Node {
         onEvent: observer.worker,
       });
       undo.push(() => pool.close());
-      const node = new Node({ config, standing, store, identity, driver, pool, data, observer });
-      await node.#ensureOperatorToken();
+      const isFounder = standing.cluster.genesis.roster.some((entry) => entry.replica === standing.replica);
+      const isInformed = isFounder || loaded.meta.has(INFORMED);
+      const node = new Node({ config, standing, store, identity, driver, transport, pool, data, observer, isInformed });
+      if (isFounder) await node.#ensureOperatorToken();
+      driver.attach(transport);
       node.#tick();
       return node;
     } catch (error) {
-      for (const step of undo.reverse()) await step();
+      for (const step of undo.reverse())
+        try {
+          await step();
+        } catch {
+          // What has failed already is not undone; what comes before it still is, and the first error is the one to be told.
+        }
       throw error;
     }
   }
@@ -141,17 +255,45 @@ export class Node {
   }
 
   /**
-   * Runs a management command: what it decides is on disk and folded when this resolves. One at a time, because commands decide
-   * by what is folded. Throws what the command throws, and `STORE_FULL`, `STORE_FAILED`, `STORE_BUSY` or `DRAINING`.
+   * Whether it knows the cluster's customers: a newcomer does once it has had all that some other member had, and from then on,
+   * cut off or not.
+   */
+  get isInformed(): boolean {
+    if (!this.#isInformed && this.driver.hasCaughtUp) {
+      this.#isInformed = true;
+      // What others sent is written within a second: by then it is on disk, and a restart does not forget it.
+      this.clock.after(INFORMED_MS, () => {
+        this.store.commit({ meta: [[INFORMED, '1']] }).catch(() => undefined);
+      });
+    }
+    return this.#isInformed;
+  }
+
+  /** How busy it is. */
+  get load(): NodeLoad {
+    const { running, queued } = this.pool.stats;
+    return { workers: this.config.workers, running, queued };
+  }
+
+  /** Tells the others what clients call this node, and the version of its program. */
+  announce(url: string, version: string): Promise<void> {
+    const { swarmAdvertise, zone } = this.config;
+    return this.#presence.announce({ address: swarmAdvertise ?? this.#transport.address, url, zone, version });
+  }
+
+  /**
+   * Runs a management command: what it decides is on disk and folded when this resolves, with the version of this replica's
+   * registers that others must hold to have it. One at a time, because commands decide by what is folded. Throws what the command
+   * throws, and `STORE_FULL`, `STORE_FAILED`, `STORE_BUSY` or `DRAINING`.
    */
   manage<T extends { readonly writes: readonly Write[] }>(
     actor: Context['actor'],
     command: (context: Context) => T,
-  ): Promise<T> {
+  ): Promise<T & { readonly version: number }> {
     const result = this.#managing.then(async () => {
       const done = command({ actor, nowMs: this.clock.nowMs() });
-      await this.driver.write(done.writes);
-      return done;
+      const version = await this.driver.write(done.writes);
+      return { ...done, version };
     });
     this.#managing = result.catch(() => undefined);
     return result;
@@ -162,37 +304,63 @@ export class Node {
     this.#isDraining = true;
   }
 
-  /** Ends the work in flight, writes everything and gives the data directory up. */
+  /** Ends the work in flight, writes everything, hands the last usage to another member, leaves and gives the data directory up. */
   async close(): Promise<void> {
     this.drain();
     await this.pool.close();
     await this.work.idle();
     this.#stopTicking?.();
     await this.#managing;
-    await this.#rolling;
+    await this.#keeping;
+    await this.driver.leave(LEAVE_MS_MAX);
     await this.driver.close();
+    await this.#transport.close();
     await this.store.close();
     this.#data.close();
   }
 
-  /** Once a second: lets what was quarantined in when its time has come, and moves old records out. */
+  /** Once a second: lets what was quarantined in when its time has come, says how busy it is, and moves old records out. */
   #tick(): void {
     const nowMs = this.clock.nowMs();
     this.identity.tick(nowMs);
-    const epochBefore = Math.min(
-      epochAt(this.standing.cluster.genesis, nowMs - this.config.recordRetentionMs),
-      this.driver.sealingEpoch,
-    );
-    if (epochBefore > this.#rolledBefore) {
-      this.#rolledBefore = epochBefore;
-      this.#rolling = this.#rolling
-        .then(() => this.store.rollRecords(epochBefore))
-        .catch((error: unknown) => this.#observer.rollFailed(error));
-    }
+    void this.isInformed;
+    // A node that cannot write has said so; the next tick tries again.
+    this.#presence.tick().catch(() => undefined);
+    this.#keepHouse(nowMs);
     this.#stopTicking = this.clock.after(TICK_MS, () => this.#tick());
   }
 
-  /** A cluster without operator tokens gets its first: the configured one, or one that is made and kept in a file of mode 0600. */
+  /** Moves old records out and drops old slots, when an epoch has become old enough. */
+  #keepHouse(nowMs: number): void {
+    const { driver, store, config, standing } = this;
+    const { genesis } = standing.cluster;
+    const before = (retentionMs: number): Epoch => Math.min(epochAt(genesis, nowMs - retentionMs), driver.sealingEpoch);
+    const [records, slots] = [before(config.recordRetentionMs), before(config.slotRetentionMs)];
+    if (records <= this.#rolledBefore && slots <= this.#sweptBefore) return;
+    this.#rolledBefore = Math.max(this.#rolledBefore, records);
+    const from = this.#sweptBefore;
+    this.#sweptBefore = Math.max(from, slots);
+    this.#keeping = this.#keeping
+      .then(async () => {
+        await store.rollRecords(records);
+        const { from: swept } = await sweepSlots(from, nowMs, {
+          store,
+          genesis,
+          slotRetentionMs: config.slotRetentionMs,
+          sealingEpoch: () => driver.sealingEpoch,
+          counted: () => driver.counted,
+          drop: (digests, limit) =>
+            store.commit({ expireContents: digests.map((digest) => ({ digest, before: limit })) }),
+        });
+        this.#sweptBefore = Math.min(this.#sweptBefore, swept);
+      })
+      .catch((error: unknown) => {
+        this.#sweptBefore = from;
+        this.#observer.keepingFailed(error);
+      });
+  }
+
+  /** A new cluster gets its first operator token: the configured one, or one that is made and kept in a file of mode 0600. */
   async #ensureOperatorToken(): Promise<void> {
     if (this.identity.listTokens().some(({ role, revoked }) => role === 'operator' && !revoked)) return;
     const actor = { credential: 'founding', role: 'node' } as const;

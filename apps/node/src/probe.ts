@@ -6,10 +6,17 @@ const FRESH_MS = 2_000;
 const STALE_MS = 15_000;
 
 /** What readiness asks of a node. */
-export type Probed = Pick<Node, 'isDraining' | 'clock'> & {
+export type Probed = Pick<Node, 'isDraining' | 'isInformed' | 'clock'> & {
   readonly driver: Pick<Node['driver'], 'isFull'>;
   readonly pool: Pick<Node['pool'], 'probe'>;
 };
+
+/** A node that has just joined. */
+export const uninformed = (): WaggleError =>
+  new WaggleError(
+    'NOT_READY',
+    "Expected a node that knows the cluster's customers; this one joined and is still learning them",
+  );
 
 /**
  * Whether a node should get requests: it is not going away, can write, and a worker has just made a picture. Probes are made
@@ -30,11 +37,12 @@ export class Readiness {
     this.#isLeaving = true;
   }
 
-  /** Null if ready, else why not: `DRAINING`, `STORE_FULL`, or `NOT_READY` when no worker works. */
+  /** Null if ready, else why not: `DRAINING`, `STORE_FULL`, or `NOT_READY` when no worker works, or it knows no customers yet. */
   async check(): Promise<WaggleError | null> {
-    const { isDraining, driver, clock } = this.#node;
+    const { isDraining, isInformed, driver, clock } = this.#node;
     if (isDraining || this.#isLeaving) return new WaggleError('DRAINING');
     if (driver.isFull) return new WaggleError('STORE_FULL');
+    if (!isInformed) return uninformed();
     const ageMs = this.#last === null ? Number.POSITIVE_INFINITY : clock.monotonicMs() - this.#last.atMs;
     if (ageMs > FRESH_MS) this.#probing ??= this.#probe();
     if (ageMs > STALE_MS) await this.#probing;

@@ -1,22 +1,43 @@
 import {
+  BUNDLE_FILES,
   bundleEpoch,
   totalsOf,
   verifyBundle,
+  type Bundle,
   type EpochReport,
   type Totals,
   type Verified,
 } from '@waggle/protocol/audit';
 import { AssertionError, base64, equalBytes, WaggleError, type ClusterId, type Epoch } from '@waggle/protocol/base';
-import { clusterOf, parseGenesis, type Cluster } from '@waggle/protocol/sealing';
-import { frontierRoot } from '@waggle/protocol/transparency';
+import { parseSlotList, type Cluster, type Roster } from '@waggle/protocol/sealing';
+import {
+  consistencyProof,
+  formatVerifierKey,
+  frontierRoot,
+  verifyConsistency,
+  type VerifierKey,
+} from '@waggle/protocol/transparency';
+import { slotName } from '@waggle/protocol/usage';
+import { parseCluster } from './cluster.ts';
+import { misbehaviourIn, MisbehaviourError, type Misbehaviour, type Witnessed } from './evidence.ts';
 import { nodeCrypto } from './node-crypto.ts';
-import { UnusableError, type Item, type Source } from './source.ts';
+import { isOutline, verifyOutline } from './outline.ts';
+import { keysOf, openLog } from './signed.ts';
+import { TwiceError, UnusableError, type Item, type LogSource, type Source } from './source.ts';
+import { withRoster, type State } from './state.ts';
+import { explainStatements, lateUsageIn, statementsIn, type LateUsage } from './statements.ts';
 
 /** A good epoch, as it is told while the check goes on. */
 export interface CheckedEpoch extends EpochReport {
   readonly where: string;
   /** Whether everything from the genesis up to this epoch was verified, now or in an earlier run. */
   readonly anchored: boolean;
+  /** Whether its statements were computed again from its slots. Not, where those are not kept any more. */
+  readonly recomputed: boolean;
+  /** Usage of earlier epochs that it counts. */
+  readonly lateUsage: readonly LateUsage[];
+  /** Slots that their writers have not closed, by name: counted as far as they were known. */
+  readonly writtenOff: readonly string[];
 }
 
 /** What is wrong, and where. */
@@ -37,53 +58,203 @@ export interface Outcome {
   readonly totals: Totals;
   /** Epochs that followed nothing that was verified: each begins a stretch that stands for itself. */
   readonly unanchored: readonly Epoch[];
+  /** Epochs of which all was checked but the sums, because their slots are not kept any more. */
+  readonly notRecomputed: readonly Epoch[];
+  /** Tree size of the source's newest checkpoint, which continues what was verified; null if it shows none. */
+  readonly logSize: number | null;
   /** What is to be gone on from next time; null if nothing was verified from the genesis on. */
-  readonly state: Verified | null;
+  readonly state: State | null;
   readonly finding: Finding | null;
+}
+
+/** What a check starts from. */
+export interface Trust {
+  /** The cluster that it has to be; null: the one that the source shows. */
+  readonly pinned: ClusterId | null;
+  readonly state: State | null;
+  /** Checkpoints that somebody else was shown, to hold against the source's. */
+  readonly witnessed: readonly Witnessed[];
+  /** Whether bundles without the contents of slots will do. */
+  readonly withoutSlots: boolean;
 }
 
 /** Goes through the bundles of a source, one in memory at a time. Throws `UnusableError`; what is wrong is in the outcome. */
 export async function checkSource(
   source: Source,
   name: string,
-  pinned: ClusterId | null,
-  state: Verified | null,
+  trust: Trust,
   tell: (epoch: CheckedEpoch) => void,
 ): Promise<Outcome> {
-  let item: Item | null = null;
-  let last: Verified | null = null;
-  const outcome = {
-    cluster: state?.cluster ?? null,
-    epochs: 0,
-    first: null as Epoch | null,
-    last: null as Epoch | null,
-    statements: 0,
-    totals: totalsOf([]),
-    unanchored: [] as Epoch[],
-    state,
-    finding: null as Finding | null,
-  };
-  try {
-    if (source.genesis !== null) outcome.cluster = readGenesis(source.genesis, pinned);
-    for await (item of source.items(state)) {
-      const expected: ClusterId | null = pinned ?? outcome.cluster?.id ?? null;
-      const { verified, report } = await checkItem(item, [last, state], expected);
-      checkState(verified, state);
-      last = verified;
-      if (!verified.fromGenesis && report.epoch !== (outcome.last ?? -2) + 1) outcome.unanchored.push(report.epoch);
-      outcome.cluster = verified.cluster;
-      outcome.epochs++;
-      outcome.first ??= report.epoch;
-      outcome.last = report.epoch;
-      outcome.statements += report.statements;
-      outcome.totals = totalsOf([outcome.totals, report.totals]);
-      if (verified.fromGenesis && verified.chain.epoch > (outcome.state?.chain.epoch ?? 0)) outcome.state = verified;
-      tell({ ...report, where: item.where, anchored: verified.fromGenesis });
-    }
-  } catch (error) {
-    outcome.finding = { error: explain(error), epoch: item?.epoch ?? null, where: item?.where ?? name };
+  return new Check(trust, tell).run(source, name);
+}
+
+class Check {
+  readonly #trust: Trust;
+  readonly #tell: (epoch: CheckedEpoch) => void;
+  readonly #witnessed: Witnessed[];
+  /** The keys of all rosters seen, by their texts. */
+  readonly #keys = new Map<string, VerifierKey>();
+  #item: Item | null = null;
+  #last: State | null = null;
+  #cluster: Cluster | null;
+  #epochs = 0;
+  #first: Epoch | null = null;
+  #lastEpoch: Epoch | null = null;
+  #statements = 0;
+  #totals = totalsOf([]);
+  readonly #unanchored: Epoch[] = [];
+  readonly #notRecomputed: Epoch[] = [];
+  #logSize: number | null = null;
+  #state: State | null;
+
+  constructor(trust: Trust, tell: (epoch: CheckedEpoch) => void) {
+    this.#trust = trust;
+    this.#tell = tell;
+    this.#state = trust.state;
+    this.#cluster = trust.state?.verified.cluster ?? null;
+    this.#witnessed = [...trust.witnessed];
+    if (trust.state === null) return;
+    const { verified, checkpoint } = trust.state;
+    if (checkpoint !== null) this.#witnessed.push({ note: checkpoint, where: 'the state' });
+    this.#learn(verified.cluster);
+    for (const { roster } of trust.state.rosters) this.#learn(verified.cluster, roster);
   }
-  return outcome;
+
+  async run(source: Source, name: string): Promise<Outcome> {
+    let finding: Finding | null = null;
+    try {
+      await this.#check(source);
+    } catch (error) {
+      const { epoch = null, where = name } = this.#item ?? {};
+      finding = { error: explain(error), epoch, where };
+    }
+    return {
+      cluster: this.#cluster,
+      epochs: this.#epochs,
+      first: this.#first,
+      last: this.#lastEpoch,
+      statements: this.#statements,
+      totals: this.#totals,
+      unanchored: this.#unanchored,
+      notRecomputed: this.#notRecomputed,
+      logSize: this.#logSize,
+      state: this.#state,
+      finding,
+    };
+  }
+
+  async #check(source: Source): Promise<void> {
+    const { pinned, state } = this.#trust;
+    if (source.genesis !== null) this.#learn(readGenesis(source.genesis, pinned));
+    if (source.log !== null && state !== null) await this.#compareState(source.log, state);
+    try {
+      for await (this.#item of source.items(state?.verified ?? null)) await this.#checkItem(this.#item);
+    } catch (error) {
+      if (error instanceof TwiceError)
+        await this.#proveTwice(error.items).catch((reason: unknown) => {
+          if (reason instanceof MisbehaviourError) throw reason;
+          // Whatever else is wrong with them, there are two.
+        });
+      throw error;
+    }
+    this.#item = null;
+    if (source.log !== null) await this.#checkLog(source.log);
+  }
+
+  /** The source must show the epoch that was verified last under the checkpoint that it had: if not, both together may be a proof. */
+  async #compareState(log: LogSource, { verified }: State): Promise<void> {
+    const epoch = verified.chain.epoch - 1;
+    const note = await log.checkpoint(epoch).catch(() => null);
+    // Whatever is wrong without a proof is found where the list of epochs is read.
+    if (note !== null) this.#compare(note, `the checkpoint of epoch ${epoch} now`);
+  }
+
+  async #checkItem(item: Item): Promise<void> {
+    const { state, pinned } = this.#trust;
+    const bundle = await item.load(this.#trust.withoutSlots);
+    const note = bundle.get(BUNDLE_FILES.checkpoint) ?? new Uint8Array();
+    const before = [this.#last, state].map((each) => each?.verified ?? null);
+    let found: Found;
+    try {
+      found = checkBundle(bundle, item, before, pinned ?? this.#cluster?.id ?? null, this.#trust.withoutSlots);
+      checkState(found.verified, state?.verified ?? null);
+    } catch (error) {
+      // That it contradicts what was seen before says more than how.
+      this.#compare(note, item.where);
+      throw error;
+    }
+    const { verified, report, recomputed } = found;
+    this.#learn(verified.cluster, verified.chain.roster);
+    this.#compare(note, item.where);
+    const isGap = !verified.fromGenesis && report.epoch !== (this.#lastEpoch ?? -2) + 1;
+    if (isGap) this.#unanchored.push(report.epoch);
+    if (!recomputed) this.#notRecomputed.push(report.epoch);
+    const rosters = withRoster((this.#last ?? state)?.rosters ?? [], verified);
+    this.#last = { verified, checkpoint: Buffer.from(note).toString('utf8'), rosters };
+    this.#epochs++;
+    this.#first ??= report.epoch;
+    this.#lastEpoch = report.epoch;
+    this.#statements += report.statements;
+    this.#totals = totalsOf([this.#totals, report.totals]);
+    if (verified.fromGenesis && verified.chain.epoch > (this.#state?.verified.chain.epoch ?? 0))
+      this.#state = this.#last;
+    this.#tell({
+      ...report,
+      where: item.where,
+      anchored: verified.fromGenesis,
+      recomputed,
+      lateUsage: report.late > 0 ? lateUsageIn(statementsIn(bundle), report.epoch) : [],
+      writtenOff: writtenOffIn(bundle),
+    });
+  }
+
+  /** Throws the proof, if two bundles of one epoch are one. */
+  async #proveTwice(items: readonly Item[]): Promise<void> {
+    const expected = this.#trust.pinned ?? this.#cluster?.id ?? null;
+    for (const { load, where } of items) {
+      const bundle = await load(true);
+      this.#learn(readGenesis(bundle.get(BUNDLE_FILES.genesis) ?? new Uint8Array(), expected));
+      const note = bundle.get(BUNDLE_FILES.checkpoint) ?? new Uint8Array();
+      this.#compare(note, where);
+      this.#witnessed.push({ note: Buffer.from(note).toString('utf8'), where });
+    }
+  }
+
+  /** That the newest checkpoint of the log, as everybody sees it, continues what was verified (RFC 6962 §2.1.2). */
+  async #checkLog(log: LogSource): Promise<void> {
+    const verified = (this.#last ?? this.#trust.state)?.verified;
+    if (verified === undefined) return;
+    const note = await log.newest();
+    this.#compare(note, 'the newest checkpoint');
+    const { checkpoint } = openLog(note, verified.cluster, [...this.#keys.values()]);
+    const { frontier } = verified;
+    const root = frontierRoot(nodeCrypto, frontier);
+    if (checkpoint.size < frontier.size || (checkpoint.size === frontier.size && !equalBytes(checkpoint.root, root)))
+      throw new WaggleError(
+        'HISTORY_CHANGED',
+        `Expected the newest checkpoint to continue tree size ${frontier.size} and root ${base64.encode(root)}, as verified, received ${checkpoint.size} and ${base64.encode(checkpoint.root)}`,
+      );
+    const proof = await consistencyProof(nodeCrypto, log.readTile, frontier.size, checkpoint.size);
+    verifyConsistency(nodeCrypto, proof, root, checkpoint.root);
+    this.#logSize = checkpoint.size;
+  }
+
+  /** Throws `HISTORY_CHANGED` with the proof, if one key signed this checkpoint and a contradicting one that was witnessed. */
+  #compare(note: Uint8Array, where: string): void {
+    const found: Witnessed = { note: Buffer.from(note).toString('utf8'), where };
+    const last = this.#last?.checkpoint;
+    const others = last === undefined || last === null ? [] : [{ note: last, where: 'the bundle before' }];
+    for (const other of [...this.#witnessed, ...others]) {
+      const misbehaviour = misbehaviourIn(other, found, [...this.#keys.values()]);
+      if (misbehaviour !== null) throw new MisbehaviourError(misbehaviour);
+    }
+  }
+
+  /** Takes note of the cluster, and of the keys that may sign for it. */
+  #learn(cluster: Cluster, roster: Roster = cluster.genesis.roster): void {
+    this.#cluster = cluster;
+    for (const key of keysOf(cluster, roster)) this.#keys.set(formatVerifierKey(key), key);
+  }
 }
 
 function readGenesis(bytes: Uint8Array, pinned: ClusterId | null): Cluster {
@@ -96,22 +267,16 @@ function readGenesis(bytes: Uint8Array, pinned: ClusterId | null): Cluster {
   return cluster;
 }
 
-/** The cluster that an encoded genesis founds. Throws `GENESIS_MISMATCH`. */
-export function parseCluster(bytes: Uint8Array): Cluster {
-  try {
-    return clusterOf(parseGenesis(bytes), nodeCrypto);
-  } catch (cause) {
-    throw new WaggleError('GENESIS_MISMATCH', `genesis: ${(cause as Error).message}`, { cause });
-  }
-}
+type Found = ReturnType<typeof verifyBundle> & { readonly recomputed: boolean };
 
 /** Verifies one bundle after the first of what was verified before that it follows, or alone. */
-async function checkItem(
+function checkBundle(
+  bundle: Bundle,
   item: Item,
   before: readonly (Verified | null)[],
   pinned: ClusterId | null,
-): Promise<ReturnType<typeof verifyBundle>> {
-  const bundle = await item.load();
+  withoutSlots: boolean,
+): Found {
   const epoch = bundleEpoch(bundle);
   if (epoch !== item.epoch)
     throw new WaggleError(
@@ -119,7 +284,13 @@ async function checkItem(
       `Expected the bundle of epoch ${item.epoch}, received that of epoch ${epoch}`,
     );
   const after = before.find((verified) => verified?.chain.epoch === epoch) ?? null;
-  const found = verifyBundle(bundle, after, pinned, nodeCrypto);
+  const recomputed = !isOutline(bundle);
+  if (!recomputed && !withoutSlots)
+    throw new WaggleError(
+      'SLOTS_EXPIRED',
+      `Expected the contents of the slots of epoch ${epoch}, received none (--without-slots checks the rest)`,
+    );
+  const found = recomputed ? verifyWhole(bundle, after, pinned) : verifyOutline(bundle, after, pinned);
   const { listed } = item;
   const { treeSize, root } = found.report;
   if (listed !== null && (listed.treeSize !== treeSize || !equalBytes(listed.root, root)))
@@ -127,8 +298,29 @@ async function checkItem(
       'ROOT_MISMATCH',
       `Expected tree size ${treeSize} and root ${base64.encode(root)} in the list of epochs, as in the bundle, received ${listed.treeSize} and ${base64.encode(listed.root)}`,
     );
-  return found;
+  return { ...found, recomputed };
 }
+
+/** `verifyBundle`, which says of statements that are wrong in which way they are. */
+function verifyWhole(
+  bundle: Bundle,
+  after: Verified | null,
+  pinned: ClusterId | null,
+): ReturnType<typeof verifyBundle> {
+  try {
+    return verifyBundle(bundle, after, pinned, nodeCrypto);
+  } catch (error) {
+    if (!(error instanceof WaggleError) || error.code !== 'STATEMENT_MISMATCH') throw error;
+    const why = explainStatements(bundle);
+    throw why === null ? error : new WaggleError(error.code, `${error.message}: ${why}`, { cause: error });
+  }
+}
+
+/** Slots that a bundle counts and that their writers have not closed. Of a good bundle. */
+const writtenOffIn = (bundle: Bundle): string[] =>
+  parseSlotList(bundle.get(BUNDLE_FILES.slotList) ?? new Uint8Array())
+    .filter(({ closed }) => !closed)
+    .map(slotName);
 
 /** A bundle of the epoch that was verified last in an earlier run must lead to the very same log. */
 function checkState(verified: Verified, state: Verified | null): void {
@@ -155,3 +347,7 @@ export function explain(error: unknown): WaggleError {
   const message = error instanceof Error ? error.message : String(error);
   return new WaggleError(error instanceof AssertionError ? 'INTERNAL' : 'BUNDLE_MALFORMED', message, { cause: error });
 }
+
+/** The proof in a finding, if it is one. */
+export const proofIn = ({ error }: Finding): Misbehaviour | null =>
+  error instanceof MisbehaviourError ? error.misbehaviour : null;

@@ -1,15 +1,19 @@
 import { constants } from 'node:fs';
 import { lstat, open, readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { BUNDLE_BYTES_MAX, BUNDLE_FILES, bundleEpoch, unpackBundle, type Bundle } from '@waggle/protocol/audit';
+import { constants as zlib, gunzipSync } from 'node:zlib';
+import { BUNDLE_BYTES_MAX, BUNDLE_FILES, bundleEpoch, type Bundle } from '@waggle/protocol/audit';
 import { WaggleError, type Epoch } from '@waggle/protocol/base';
 import { TAR_FILES_MAX } from '@waggle/protocol/transparency';
-import { mebibytes, UnusableError, type Item, type Source } from './source.ts';
+import { openArchive } from './archive.ts';
+import { mebibytes, TwiceError, UnusableError, type Item, type Source } from './source.ts';
 
 /** `epoch-<n>`, as folders of bundles are called, also inside archives. */
 const EPOCH_FOLDER = /^epoch-(0|[1-9][0-9]{0,14})$/;
 /** The name of the first file in an archive is this long at most (POSIX ustar). */
 const TAR_NAME_BYTES = 100;
+/** Bytes of a compressed archive that have this name in them, at the least. */
+const COMPRESSED_HEAD_BYTES = 4_096;
 
 function malformed(message: string, cause?: unknown): never {
   throw new WaggleError('BUNDLE_MALFORMED', message, { cause });
@@ -37,8 +41,30 @@ export async function readWhole(path: string, bytesMax: number): Promise<Uint8Ar
   }
 }
 
+const isCompressed = (path: string): boolean => path.endsWith('.gz');
+
+/** The bytes of a file, or what they were before gzip compressed them. Throws `BUNDLE_MALFORMED`. */
+function inflated(path: string, bytes: Uint8Array): Uint8Array {
+  if (!isCompressed(path)) return bytes;
+  try {
+    return gunzipSync(bytes, { maxOutputLength: BUNDLE_BYTES_MAX });
+  } catch (cause) {
+    return malformed(`Expected at most ${mebibytes(BUNDLE_BYTES_MAX)} in gzip, received ${path}`, cause);
+  }
+}
+
+/** The beginning of what gzip has compressed; nothing, if it is something else. */
+function headOf(compressed: Uint8Array): Uint8Array {
+  try {
+    return gunzipSync(compressed, { finishFlush: zlib.Z_SYNC_FLUSH });
+  } catch {
+    return new Uint8Array();
+  }
+}
+
 /** The bundle in an archive. Throws `BUNDLE_MALFORMED`. */
-const loadArchive = async (path: string): Promise<Bundle> => unpackBundle(await readWhole(path, BUNDLE_BYTES_MAX));
+const loadArchive = async (path: string): Promise<Bundle> =>
+  openArchive(inflated(path, await readWhole(path, BUNDLE_BYTES_MAX)));
 
 /** The bundle in a folder: every file in it, and in its own folders. Throws `BUNDLE_MALFORMED`. */
 async function loadFolder(path: string): Promise<Bundle> {
@@ -67,10 +93,12 @@ async function loadFolder(path: string): Promise<Bundle> {
 async function archiveEpoch(path: string): Promise<Epoch> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
-    const head = new Uint8Array(TAR_NAME_BYTES);
+    const bytes = new Uint8Array(isCompressed(path) ? COMPRESSED_HEAD_BYTES : TAR_NAME_BYTES);
     if (!(await file.stat()).isFile()) malformed(`Expected a regular file, received ${path}`);
-    await file.read(head, 0, head.length, 0);
-    const folder = EPOCH_FOLDER.exec(Buffer.from(head).toString('latin1').split('/')[0]!);
+    const { bytesRead } = await file.read(bytes, 0, bytes.length, 0);
+    const read = bytes.subarray(0, bytesRead);
+    const head = (isCompressed(path) ? headOf(read) : read).subarray(0, TAR_NAME_BYTES);
+    const folder = EPOCH_FOLDER.exec(Buffer.from(head).toString('latin1').split('/', 1)[0]!);
     return folder === null
       ? malformed(`Expected an archive of a bundle below epoch-<n>/, received ${path}`)
       : Number(folder[1]);
@@ -92,7 +120,7 @@ async function folderItem(path: string): Promise<Item> {
   return { epoch: bundleEpoch(bundle), where: path, listed: null, load: () => Promise.resolve(bundle) };
 }
 
-/** All `epoch-<n>` folders and `.tar` files in a folder; what else there is, is not looked at. */
+/** All `epoch-<n>` folders and `.tar` or `.tar.gz` files in a folder, by epoch; what else there is, is not looked at. */
 async function folderItems(path: string): Promise<Item[]> {
   const items: Item[] = [];
   for (const name of await readdir(path)) {
@@ -100,15 +128,12 @@ async function folderItems(path: string): Promise<Item[]> {
     const folder = EPOCH_FOLDER.exec(name);
     if (folder !== null && (await stat(below)).isDirectory())
       items.push({ epoch: Number(folder[1]), where: below, listed: null, load: () => loadFolder(below) });
-    else if (name.endsWith('.tar')) items.push(await archiveItem(below));
+    else if (/\.tar(\.gz)?$/.test(name)) items.push(await archiveItem(below));
   }
   if (items.length === 0) throw new UnusableError(`Expected epoch-<n> folders or .tar files in ${path}, found none`);
   items.sort((a, b) => a.epoch - b.epoch);
-  const twice = items.find((item, i) => item.epoch === items[i + 1]?.epoch);
-  if (twice !== undefined)
-    malformed(
-      `Expected one bundle for each epoch, received ${twice.where} and ${items[items.indexOf(twice) + 1]!.where}`,
-    );
+  for (const [i, item] of items.entries())
+    if (item.epoch === items[i + 1]?.epoch) throw new TwiceError(item, items[i + 1]!);
   return items;
 }
 
@@ -129,6 +154,7 @@ export async function openFiles(path: string): Promise<Source> {
   };
   return {
     genesis: null,
+    log: null,
     async *items() {
       yield* await list();
     },

@@ -1,11 +1,14 @@
 import { verifyStatement } from '@waggle/protocol/audit';
+import type { Cluster, Roster } from '@waggle/protocol/sealing';
 import { Command, CommanderError } from 'commander';
-import { checkSource, explain, parseCluster } from './check.ts';
+import { checkSource, explain } from './check.ts';
+import { parseCluster } from './cluster.ts';
+import type { Witnessed } from './evidence.ts';
 import { openFiles, readWhole } from './files.ts';
 import { nodeCrypto } from './node-crypto.ts';
 import { humanOutput, jsonOutput, type Output } from './output.ts';
 import { UnusableError, type Source } from './source.ts';
-import { readState, writeState } from './state.ts';
+import { readState, writeState, type State } from './state.ts';
 import { openUrl } from './url.ts';
 
 interface Options {
@@ -13,6 +16,8 @@ interface Options {
   readonly state?: string;
   readonly statement?: string;
   readonly proof?: string;
+  readonly checkpoint?: readonly string[];
+  readonly withoutSlots?: boolean;
   readonly token?: string;
   readonly json?: boolean;
 }
@@ -40,8 +45,16 @@ export async function run(argv: readonly string[], env: Readonly<Record<string, 
     .argument('[source]', 'the URL of a node, a directory of bundles, or one .tar')
     .option('--genesis <FILE>', 'the genesis that you trust')
     .option('--state <DIR>', 'go on from what an earlier run verified, and keep what this one does')
-    .option('--statement <FILE>', 'check this statement (with --proof and --genesis, without a source)')
+    .option(
+      '--statement <FILE>',
+      'check this statement (with --proof and --genesis, without a source; --state knows later rosters)',
+    )
     .option('--proof <FILE>', 'the .tlog-proof of the statement')
+    .option(
+      '--checkpoint <FILE...>',
+      'checkpoints that others were shown: contradicting ones are a proof of misbehaviour',
+    )
+    .option('--without-slots', 'where slots are not kept any more, check all but that statements are their sums')
     .option(
       '--token <TOKEN>',
       'token of an auditor for a URL (or WAGGLE_TOKEN, which does not show in the list of processes)',
@@ -79,10 +92,13 @@ async function checkEpochs(name: string | undefined, options: EpochOptions, outp
     throw new UnusableError('Expected the URL of a node, a directory or a .tar file, received nothing');
   const pinned = options.genesis === undefined ? null : await readCluster(options.genesis);
   const state = options.state === undefined ? null : await readState(options.state);
-  if (pinned !== null && state !== null && pinned.id !== state.cluster.id)
-    throw new UnusableError(`Expected a state of cluster ${pinned.id}, received one of cluster ${state.cluster.id}`);
+  const kept = state?.verified.cluster ?? null;
+  if (pinned !== null && kept !== null && pinned.id !== kept.id)
+    throw new UnusableError(`Expected a state of cluster ${pinned.id}, received one of cluster ${kept.id}`);
+  const witnessed = await Promise.all((options.checkpoint ?? []).map(readCheckpoint));
   const source = await openSource(name, options.token);
-  const outcome = await checkSource(source, name, (pinned ?? state?.cluster)?.id ?? null, state, output.epoch);
+  const trust = { pinned: (pinned ?? kept)?.id ?? null, state, witnessed, withoutSlots: options.withoutSlots === true };
+  const outcome = await checkSource(source, name, trust, output.epoch);
   // What was good before the first thing that is not need not be checked again.
   if (options.state !== undefined && outcome.state !== null && outcome.state !== state)
     await writeState(options.state, outcome.state);
@@ -102,9 +118,13 @@ async function checkStatement(name: string | undefined, options: Options, output
   if (statement === undefined || proof === undefined || genesis === undefined || name !== undefined)
     throw new UnusableError('Expected --statement, --proof and --genesis together, and no source with them');
   const cluster = await readCluster(genesis);
+  const state = options.state === undefined ? null : await readState(options.state);
+  if (state !== null && state.verified.cluster.id !== cluster.id)
+    throw new UnusableError(`Expected a state of cluster ${cluster.id}, received one of ${state.verified.cluster.id}`);
   const [text, path] = [await readSmall(statement), await readSmall(proof)];
   try {
-    output.statement(verifyStatement(text, path, cluster, cluster.genesis.roster, nodeCrypto), cluster);
+    const roster = rosterFor(text, cluster, state);
+    output.statement(verifyStatement(text, path, cluster, roster, nodeCrypto), cluster);
     return true;
   } catch (error) {
     output.failed({ error: explain(error), epoch: null, where: `${statement} with ${proof}` });
@@ -112,11 +132,27 @@ async function checkStatement(name: string | undefined, options: Options, output
   }
 }
 
+/**
+ * The roster of the epoch that a statement says has sealed it: of those that a state has seen decided, else that of the genesis.
+ * Saying another epoch leads to another roster or, since the leaf has it, to no leaf.
+ */
+function rosterFor(statement: Uint8Array, { genesis }: Cluster, state: State | null): Roster {
+  if (state === null) return genesis.roster;
+  const { sealedIn } = JSON.parse(Buffer.from(statement).toString('utf8')) as { readonly sealedIn?: unknown };
+  const epoch = typeof sealedIn === 'number' ? sealedIn : 0;
+  return state.rosters.findLast(({ from }) => from <= epoch)?.roster ?? genesis.roster;
+}
+
 /** Reads a file that the arguments name. */
 const readSmall = (path: string): Promise<Uint8Array> =>
   readWhole(path, SMALL_BYTES_MAX).catch((cause: unknown) => {
     throw new UnusableError(`Expected a file, received ${path}: ${(cause as Error).message}`, { cause });
   });
+
+const readCheckpoint = async (path: string): Promise<Witnessed> => ({
+  note: Buffer.from(await readSmall(path)).toString('utf8'),
+  where: path,
+});
 
 async function readCluster(path: string): Promise<ReturnType<typeof parseCluster>> {
   const bytes = await readSmall(path);

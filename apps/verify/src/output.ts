@@ -1,7 +1,7 @@
 import type { StatementReport, Totals } from '@waggle/protocol/audit';
 import { base64, ERRORS } from '@waggle/protocol/base';
 import type { Cluster } from '@waggle/protocol/sealing';
-import type { CheckedEpoch, Finding, Outcome } from './check.ts';
+import { proofIn, type CheckedEpoch, type Finding, type Outcome } from './check.ts';
 
 /** What the cluster's identity rests on: a genesis file, an earlier run, or nothing but the source itself. */
 export type Pin = 'genesis' | 'state' | null;
@@ -40,6 +40,10 @@ export function humanOutput(out: Write, err: Write): Output {
       say(
         `epoch ${it.epoch}: ${count(it.statements, 'statement')}${late} from ${count(it.slots, 'slot')}, tree size ${it.treeSize}, root ${base64.encode(it.root)}, cosigned by ${it.cosigners.length} of ${it.roster}: ${it.cosigners.join(' ')}`,
       );
+      for (const { epoch, statements, totals } of it.lateUsage)
+        say(`  late usage of epoch ${epoch}: ${count(statements, 'statement')}, ${totalsText(totals)}`);
+      for (const slot of it.writtenOff) say(`  written off, as far as it was known: slot ${slot}`);
+      if (!it.recomputed) say('  NOT RECOMPUTED: its slots are not kept any more');
     },
     statement(it, cluster) {
       say(
@@ -53,6 +57,11 @@ export function humanOutput(out: Write, err: Write): Output {
       if (pin === null) say(UNPINNED);
       for (const epoch of it.unanchored)
         say(`UNANCHORED: nothing before epoch ${epoch} was verified; from there on all that is in the bundles was.`);
+      if (it.notRecomputed.length > 0)
+        say(
+          `NOT RECOMPUTED: ${count(it.notRecomputed.length, 'epoch')} (${it.notRecomputed[0]} to ${it.notRecomputed.at(-1)}) without slots. Their statements are the sealed ones; that they are the sums of slots, nobody can check any more.`,
+        );
+      if (it.logSize !== null) say(`the newest checkpoint, tree size ${it.logSize}, continues what was verified`);
       if (keepsState && it.state === null)
         say('STATE NOT KEPT: it begins with epoch 0, which was not among the bundles.');
       say(
@@ -67,6 +76,14 @@ export function humanOutput(out: Write, err: Write): Output {
       const { error, epoch, where } = finding;
       err(printable(`FAILED ${error.code}: ${ERRORS[error.code].title}`));
       err(printable(`${epoch === null ? '' : `epoch ${epoch}, `}${where}: ${error.message}`));
+      const proof = proofIn(finding);
+      if (proof === null) return;
+      err(printable(`PROOF OF MISBEHAVIOUR: both checkpoints below are signed by ${proof.key}`));
+      err('Keep them, and show them around: nobody but the holder of that key can have made them.');
+      for (const { note, where: place } of proof.checkpoints) {
+        err(printable(`--- ${place}`));
+        for (const line of note.trimEnd().split('\n')) err(printable(line));
+      }
     },
   };
 }
@@ -77,16 +94,25 @@ const textTotals = (totals: Totals): Record<string, string> =>
 const findingJson = (finding: Finding | string): Record<string, unknown> =>
   typeof finding === 'string'
     ? { code: 'CONFIG_INVALID', message: finding, epoch: null, where: null }
-    : { code: finding.error.code, message: finding.error.message, epoch: finding.epoch, where: finding.where };
+    : {
+        code: finding.error.code,
+        message: finding.error.message,
+        epoch: finding.epoch,
+        where: finding.where,
+        ...(proofIn(finding) === null ? {} : { misbehaviour: proofIn(finding) }),
+      };
 
 /**
  * JSON lines for programs, all on `out`; the last one, always there, has type `result`:
  *
- * - `{type: "epoch", epoch, where, anchored, treeSize, root, slots, statements, late, totals, cosigners, roster}` for each
- *   good epoch, in order. `root` is base64; `cosigners` are the first 8 digits of replica ids; `roster` is how many may cosign.
+ * - `{type: "epoch", epoch, where, anchored, recomputed, treeSize, root, slots, statements, late, lateUsage, writtenOff, totals,
+ *   cosigners, roster}` for each good epoch, in order. `root` is base64; `cosigners` are the first 8 digits of replica ids; `roster`
+ *   is how many may cosign; `lateUsage` lists `{epoch, statements, totals}` by the epoch that usage comes from; `writtenOff` the
+ *   slots that their writers have not closed; `recomputed` is false where the slots are not kept any more.
  * - `{type: "statement", cluster, origin, customer, epoch, sealedIn, treeSize, totals, cosigners}` for a good statement.
- * - `{type: "result", ok, finding, …}`: `ok` is whether the exit code is 0; `finding` is null or `{code, message, epoch, where}`. A
- *   check of epochs adds `{cluster, origin, pinned, epochs, first, last, statements, totals, unanchored, stateEpoch}`: `pinned` is
+ * - `{type: "result", ok, finding, …}`: `ok` is whether the exit code is 0; `finding` is null or `{code, message, epoch, where}`, with
+ *   `misbehaviour: {key, treeSize, checkpoints: [{note, where}, {note, where}]}` where it is a proof of one. A check of epochs adds
+ *   `{cluster, origin, pinned, epochs, first, last, statements, totals, unanchored, notRecomputed, logSize, stateEpoch}`: `pinned` is
  *   "genesis", "state" or null (UNPINNED); `first` and `last` are null if there was no epoch; `unanchored` lists the epochs that
  *   followed nothing that was verified; `stateEpoch` is the epoch to go on with, null if there is no state.
  *
@@ -95,7 +121,14 @@ const findingJson = (finding: Finding | string): Record<string, unknown> =>
 export function jsonOutput(out: Write): Output {
   const line = (value: Record<string, unknown>): void => out(JSON.stringify(value));
   return {
-    epoch: (it) => line({ type: 'epoch', ...it, root: base64.encode(it.root), totals: textTotals(it.totals) }),
+    epoch: (it) =>
+      line({
+        type: 'epoch',
+        ...it,
+        root: base64.encode(it.root),
+        totals: textTotals(it.totals),
+        lateUsage: it.lateUsage.map((late) => ({ ...late, totals: textTotals(late.totals) })),
+      }),
     statement(it, { id, origin }) {
       line({ type: 'statement', cluster: id, origin, ...it, totals: textTotals(it.totals) });
       line({ type: 'result', ok: true, finding: null });
@@ -111,7 +144,7 @@ export function jsonOutput(out: Write): Output {
         pinned,
         ...rest,
         totals: textTotals(rest.totals),
-        stateEpoch: state?.chain.epoch ?? null,
+        stateEpoch: state?.verified.chain.epoch ?? null,
       });
     },
     failed: (finding) => line({ type: 'result', ok: false, finding: findingJson(finding) }),

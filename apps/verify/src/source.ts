@@ -1,5 +1,6 @@
 import type { Bundle, Verified } from '@waggle/protocol/audit';
-import type { Epoch } from '@waggle/protocol/base';
+import { WaggleError, type Epoch } from '@waggle/protocol/base';
+import type { ReadTile } from '@waggle/protocol/transparency';
 
 /** One bundle that a source has: which it says it is, and how to get it. */
 export interface Item {
@@ -8,19 +9,42 @@ export interface Item {
   readonly where: string;
   /** What the source says beside the bundle of the log after this epoch; null if it says nothing. */
   readonly listed: { readonly treeSize: number; readonly root: Uint8Array } | null;
-  /** Loads it whole. Throws `BUNDLE_MALFORMED`. */
-  readonly load: () => Promise<Bundle>;
+  /**
+   * Loads it whole, or without the contents of slots when the source keeps no more of it and `allowOutline` is given. Throws
+   * `BUNDLE_MALFORMED` and `SLOTS_EXPIRED`.
+   */
+  readonly load: (allowOutline: boolean) => Promise<Bundle>;
+}
+
+/** What a source shows of its log beside the bundles. Throws `BUNDLE_MALFORMED`. */
+export interface LogSource {
+  /** The newest checkpoint. */
+  newest(): Promise<Uint8Array>;
+  /** The checkpoint of a sealed epoch. */
+  checkpoint(epoch: Epoch): Promise<Uint8Array>;
+  readonly readTile: ReadTile;
 }
 
 /** Where bundles come from. */
 export interface Source {
   /** The genesis that the source shows beside its bundles; null if it shows none. */
   readonly genesis: Uint8Array | null;
+  /** Its log; null if it shows bundles only. */
+  readonly log: LogSource | null;
   /**
    * Its bundles in ascending order of epochs, each once; those from `state` on will do, which is what was verified in an
-   * earlier run. Throws `HISTORY_CHANGED` where the source itself contradicts that.
+   * earlier run. Throws `TwiceError`, and `HISTORY_CHANGED` where the source itself contradicts that.
    */
   items(state: Verified | null): AsyncIterable<Item>;
+}
+
+/** Two bundles of one epoch in a source: at best a mistake, at worst two histories. */
+export class TwiceError extends WaggleError {
+  readonly items: readonly [Item, Item];
+  constructor(first: Item, second: Item) {
+    super('BUNDLE_MALFORMED', `Expected one bundle for each epoch, received ${first.where} and ${second.where}`);
+    this.items = [first, second];
+  }
 }
 
 /** What was asked cannot be done, whatever the bundles say: exit code 2. */

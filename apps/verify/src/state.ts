@@ -11,6 +11,7 @@ import {
   utf8,
   WaggleError,
   type Digest,
+  type Epoch,
   type Json,
 } from '@waggle/protocol/base';
 import { parseUsageWriter, usageWriter, type WriterId } from '@waggle/protocol/lattice';
@@ -21,13 +22,38 @@ import {
   parseFields,
   parseGenesis,
   parseRoster,
+  rosterDigest,
   type EpochRanges,
+  type Roster,
 } from '@waggle/protocol/sealing';
 import { nodeCrypto } from './node-crypto.ts';
 import { UnusableError } from './source.ts';
 
 /** The one file of a state directory. */
 const FILE = 'waggle-verify.json';
+
+/** What an earlier run verified, with the checkpoint that it ended with: what a later one is held against. */
+export interface State {
+  readonly verified: Verified;
+  /** The signed note of the last epoch; null in states of format 1, which had none. */
+  readonly checkpoint: string | null;
+  /** The rosters that were decided, each from its epoch on, ascending; the first is that of the genesis. */
+  readonly rosters: readonly RosterFrom[];
+}
+
+/** A roster, and the first epoch that it may vote on. */
+export interface RosterFrom {
+  readonly from: Epoch;
+  readonly roster: Roster;
+}
+
+/** The rosters with the one that follows what was verified, if it is another. */
+export function withRoster(rosters: readonly RosterFrom[], { cluster, chain }: Verified): readonly RosterFrom[] {
+  const known = rosters.length > 0 ? rosters : [{ from: 0, roster: cluster.genesis.roster }];
+  const last = known.at(-1)!;
+  const isSame = rosterDigest(last.roster, nodeCrypto) === rosterDigest(chain.roster, nodeCrypto);
+  return isSame || chain.epoch <= last.from ? known : [...known, { from: chain.epoch, roster: chain.roster }];
+}
 
 const FIELDS = [
   'format',
@@ -45,9 +71,11 @@ const FIELDS = [
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('utf8');
 
 /** The JCS form of what was verified so far: all that it takes to go on. */
-export function encodeState({ cluster, chain, frontier }: Verified): Uint8Array {
+export function encodeState({ verified: { cluster, chain, frontier }, checkpoint, rosters }: State): Uint8Array {
   return jcsBytes({
-    format: 1,
+    format: 2,
+    checkpoint,
+    rosters: rosters.map(({ from, roster }) => [from, text(encodeRoster(roster))]),
     genesis: encodeGenesis(cluster.genesis),
     epoch: chain.epoch,
     previous: chain.previous,
@@ -80,10 +108,24 @@ function parseClosed(value: Json): [WriterId, EpochRanges] {
   return [usageWriter(replica, run), parsed];
 }
 
+function parseRosterFrom(value: Json): RosterFrom {
+  const [from, roster] = list(value);
+  return { from: parseWhole(from, 'an epoch'), roster: parseRoster(utf8(string(roster))) };
+}
+
 /** Reads what `encodeState` wrote. Throws `DECODE_FAILED`. */
-export function parseState(bytes: Uint8Array): Verified {
-  const state = parseFields(parseJcs(bytes, 'a state'), FIELDS, 'a state');
-  parseWhole(state['format'], 'the format of a state', 1, 1);
+export function parseState(bytes: Uint8Array): State {
+  const value = parseJcs(bytes, 'a state');
+  const isFirst = value !== null && typeof value === 'object' && 'format' in value && value['format'] === 1;
+  const state = parseFields(value, isFirst ? FIELDS : [...FIELDS, 'checkpoint', 'rosters'], 'a state');
+  parseWhole(state['format'], 'the format of a state', 1, 2);
+  const checkpoint = isFirst || state['checkpoint'] === null ? null : string(state['checkpoint']);
+  const verified = parseVerified(state);
+  const rosters = isFirst ? [] : list(state['rosters']).map(parseRosterFrom);
+  return { verified, checkpoint, rosters: withRoster(rosters, verified) };
+}
+
+function parseVerified(state: Readonly<Record<string, Json>>): Verified {
   return {
     cluster: clusterOf(parseGenesis(utf8(string(state['genesis']))), nodeCrypto),
     chain: {
@@ -105,7 +147,7 @@ export function parseState(bytes: Uint8Array): Verified {
 }
 
 /** What was verified in earlier runs; null if nothing was. Throws `UnusableError` if it cannot be read. */
-export async function readState(directory: string): Promise<Verified | null> {
+export async function readState(directory: string): Promise<State | null> {
   const path = join(directory, FILE);
   try {
     return parseState(new Uint8Array(await readFile(path)));
@@ -118,14 +160,14 @@ export async function readState(directory: string): Promise<Verified | null> {
 }
 
 /** Writes what was verified, whole or not at all, for its owner only. Throws `UnusableError`. */
-export async function writeState(directory: string, verified: Verified): Promise<void> {
+export async function writeState(directory: string, state: State): Promise<void> {
   const path = join(directory, FILE);
   const fresh = `${path}.${randomBytes(6).toString('hex')}`;
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     const file = await open(fresh, 'wx', 0o600);
     try {
-      await file.writeFile(encodeState(verified));
+      await file.writeFile(encodeState(state));
       await file.sync();
     } finally {
       await file.close();

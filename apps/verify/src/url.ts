@@ -1,8 +1,9 @@
-import { BUNDLE_BYTES_MAX, unpackBundle, type Verified } from '@waggle/protocol/audit';
+import { BUNDLE_BYTES_MAX, type Bundle, type Verified } from '@waggle/protocol/audit';
 import { base64, concat, equalBytes, parseWhole, WaggleError, type Epoch } from '@waggle/protocol/base';
-import { frontierRoot } from '@waggle/protocol/transparency';
+import { frontierRoot, tilePath } from '@waggle/protocol/transparency';
+import { openArchive } from './archive.ts';
 import { nodeCrypto } from './node-crypto.ts';
-import { mebibytes, UnusableError, type Item, type Source } from './source.ts';
+import { mebibytes, UnusableError, type Item, type LogSource, type Source } from './source.ts';
 
 /** How long an answer may take, in ms: a bundle of a gibibyte over a slow line too. */
 const ANSWER_MS_MAX = 30_000;
@@ -23,7 +24,7 @@ function malformed(message: string, cause?: unknown): never {
   throw new WaggleError('BUNDLE_MALFORMED', message, { cause });
 }
 
-/** Gets a resource whole. Throws `BUNDLE_MALFORMED` for no or another answer, `UnusableError` if the credential will not do. */
+/** Gets a resource whole. Throws `BUNDLE_MALFORMED` for no or another answer, `SLOTS_EXPIRED` for status 410, `UnusableError` if the credential will not do. */
 async function get(url: URL, token: string | undefined, bytesMax: number, msMax: number): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   let length = 0;
@@ -37,6 +38,11 @@ async function get(url: URL, token: string | undefined, bytesMax: number, msMax:
     if (response.status === 401 || response.status === 403)
       throw new UnusableError(
         `Expected a token of an auditor for ${url.href} (--token or WAGGLE_TOKEN), received ${response.status}`,
+      );
+    if (response.status === 410)
+      throw new WaggleError(
+        'SLOTS_EXPIRED',
+        `Expected the slots at ${url.href}, which are not kept there any more (--without-slots checks the rest)`,
       );
     if (response.status !== 200) malformed(`Expected status 200 from ${url.href}, received ${response.status}`);
     for await (const part of response.body ?? []) {
@@ -107,12 +113,25 @@ export async function openUrl(base: URL, token: string | undefined): Promise<Sou
       }
       if (listed === undefined) malformed(`Expected epoch ${epoch} in the list of sealed epochs up to ${last}`);
       const url = at(`v1/epochs/${epoch}.tar`);
-      const load = async (): Promise<ReturnType<typeof unpackBundle>> =>
-        unpackBundle(await get(url, token, BUNDLE_BYTES_MAX, BUNDLE_MS_MAX));
+      const load = async (allowOutline: boolean): Promise<Bundle> => {
+        try {
+          return openArchive(await get(url, token, BUNDLE_BYTES_MAX, BUNDLE_MS_MAX));
+        } catch (error) {
+          if (!allowOutline || !(error instanceof WaggleError) || error.code !== 'SLOTS_EXPIRED') throw error;
+          const outline = at(`v1/epochs/${epoch}/outline.tar`);
+          return openArchive(await get(outline, token, BUNDLE_BYTES_MAX, BUNDLE_MS_MAX));
+        }
+      };
       yield { epoch, where: url.href, listed, load };
     }
   }
-  return { genesis, items };
+  const small = (path: string): Promise<Uint8Array> => get(at(path), token, SMALL_BYTES_MAX, ANSWER_MS_MAX);
+  const log: LogSource = {
+    newest: () => small('checkpoint'),
+    checkpoint: (epoch) => small(`v1/epochs/${epoch}/checkpoint`),
+    readTile: (level, index, width) => small(tilePath({ level, index, width })),
+  };
+  return { genesis, log, items };
 }
 
 /** That the list still shows the tree that was verified before. */

@@ -21,7 +21,9 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { packBundle, type Bundle } from '@waggle/protocol/audit';
 import { base64, seededRandom } from '@waggle/protocol/base';
 import { encodeGenesis, epochBounds } from '@waggle/protocol/sealing';
+import { parseTilePath } from '@waggle/protocol/transparency';
 import { eventfulCluster, publish, type Published } from '../../../packages/protocol/test/audit/support.ts';
+import { TileMap } from '../../../packages/protocol/test/transparency/support.ts';
 
 const BIN = fileURLToPath(new URL('../bin/waggle-verify.js', import.meta.url));
 const work = mkdtempSync(join(tmpdir(), 'waggle-verify-'));
@@ -58,6 +60,9 @@ const clusterOfThree = eventfulCluster({ members: 3 });
 const good = await publish(clusterOfThree);
 /** The same cluster, but another history of it. */
 const forked = await publish(eventfulCluster({ members: 3, seed: 5 }));
+/** Its tree. */
+const tiles = new TileMap();
+for (const { sealed } of clusterOfThree.nodes[0]!.disk.sealed) tiles.put(sealed.tiles);
 const alone = await publish(eventfulCluster({ members: 1 }));
 
 function unpack(folder: string, bundle: Bundle): void {
@@ -89,7 +94,16 @@ describe('a folder of bundles', () => {
   it('is verified in sequence from the genesis', async () => {
     const ran = await verify([all, '--genesis', genesis]);
     expect(ran).toMatchObject({ code: 0, err: '' });
-    const lines = ran.out.trimEnd().split('\n');
+    const printed = ran.out.trimEnd().split('\n');
+    // What is particular about an epoch is below it.
+    expect(
+      printed.filter((line) => line.startsWith(' ')).map((line) => line.replace(/[0-9a-f]{32}-\d+/, 'SLOT')),
+    ).toEqual([
+      '  written off, as far as it was known: slot SLOT-0',
+      expect.stringMatching(/^ {2}late usage of epoch 0: 1 statement, requests 3, requestsFailed 3, /),
+      '  written off, as far as it was known: slot SLOT-0',
+    ]);
+    const lines = printed.filter((line) => !line.startsWith(' '));
     expect(lines.map((line) => line.split(/[: ]/, 2).join(' '))).toEqual([
       'epoch 0',
       'epoch 1',
@@ -123,6 +137,9 @@ describe('a folder of bundles', () => {
       slots: 4,
       statements: 1,
       late: 1,
+      lateUsage: [{ epoch: 0, statements: 1, totals: expect.objectContaining({ requests: '3' }) as unknown }],
+      writtenOff: [expect.stringMatching(/^[0-9a-f]{32}-\d+-0$/)],
+      recomputed: true,
       totals: {
         requests: '3',
         requestsFailed: '3',
@@ -349,7 +366,10 @@ describe('a URL', () => {
     token?: string,
   ): Promise<void> {
     const seen: string[] = [];
-    const answer = (path: string, authorization: string | undefined): { status: number; body: string | Uint8Array } => {
+    const answer = async (
+      path: string,
+      authorization: string | undefined,
+    ): Promise<{ status: number; body: string | Uint8Array }> => {
       const spoilt = spoil(path);
       if (spoilt !== undefined) return spoilt;
       if (path === '/v1/genesis') return { status: 200, body: encodeGenesis(cluster.genesis) };
@@ -376,6 +396,12 @@ describe('a URL', () => {
         });
         return { status: 200, body };
       }
+      const sealed =
+        path === '/checkpoint' ? bundles.at(-1) : bundles[Number(/^\/v1\/epochs\/(\d+)\/checkpoint$/.exec(path)?.[1])];
+      if (sealed !== undefined) return { status: 200, body: sealed.get('checkpoint')! };
+      const tile = parseTilePath(path.slice(1));
+      if (tile !== null && tile.level !== 'entries')
+        return { status: 200, body: await tiles.read(tile.level, tile.index, tile.width) };
       const epoch = /^\/v1\/epochs\/(\d+)\.tar$/.exec(path);
       if (epoch === null || bundles[Number(epoch[1])] === undefined) return { status: 404, body: '{}' };
       if (token !== undefined && authorization !== `Bearer ${token}`) return { status: 401, body: '{}' };
@@ -383,8 +409,9 @@ describe('a URL', () => {
     };
     const server = createServer((request, response) => {
       seen.push(request.url!);
-      const { status, body } = answer(request.url!, request.headers.authorization);
-      response.writeHead(status, { location: '/elsewhere' }).end(body);
+      void answer(request.url!, request.headers.authorization).then(({ status, body }) =>
+        response.writeHead(status, { location: '/elsewhere' }).end(body),
+      );
     });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     try {
@@ -504,6 +531,72 @@ describe('a URL', () => {
       message: expect.stringContaining('500') as string,
     });
     expect(await finding(bad('/v1/epochs/2.tar', '', 302))).toMatchObject({ code: 'BUNDLE_MALFORMED', epoch: 2 });
+  });
+
+  it('is held to the log that everybody sees', async () => {
+    const log = async (
+      shown: Readonly<Record<string, Uint8Array>>,
+      listed = 4,
+    ): Promise<{ logSize: number | null; finding: { code: string; misbehaviour?: object } | null }> => {
+      let result: unknown;
+      await serve(
+        good,
+        async (url) => {
+          result = resultOf(await verify([url, '--json', '--genesis', genesis]));
+        },
+        (path) => {
+          const body = shown[path.replace(/\/tile\/.*/, '/tile')];
+          if (body !== undefined) return { status: 200, body };
+          const page = JSON.stringify({ sealedUpTo: listed - 1, epochs: listedEpochs.slice(0, listed) });
+          return path.startsWith('/v1/epochs?') ? { status: 200, body: page } : undefined;
+        },
+      );
+      return result as Awaited<ReturnType<typeof log>>;
+    };
+    const sealed = clusterOfThree.nodes[0]!.disk.sealed.map((record) => record.sealed);
+    const listedEpochs = sealed.map(({ epoch, treeSize, root }) => ({
+      epoch,
+      state: 'sealed',
+      treeSize,
+      root: base64.encode(root),
+    }));
+    expect(await log({})).toMatchObject({ finding: null, logSize: sealed[3]!.treeSize });
+    // It has grown since the list was read: the proof is made of its tiles.
+    expect(await log({}, 2)).toMatchObject({ finding: null, logSize: sealed[3]!.treeSize });
+    const zeros = new Uint8Array(32 * sealed[3]!.treeSize);
+    expect((await log({ '/tile': zeros }, 2)).finding).toMatchObject({ code: 'PROOF_INVALID' });
+    const old = good.bundles[1]!.get('checkpoint')!;
+    expect((await log({ '/checkpoint': old })).finding).toMatchObject({ code: 'HISTORY_CHANGED' });
+    const other = forked.bundles[3]!.get('checkpoint')!;
+    expect((await log({ '/checkpoint': other })).finding).toMatchObject({
+      code: 'HISTORY_CHANGED',
+      misbehaviour: { treeSize: sealed[3]!.treeSize },
+    });
+    expect((await log({ '/checkpoint': old.subarray(0, 40) })).finding).toMatchObject({ code: 'CHECKPOINT_INVALID' });
+  });
+
+  it('whose slots are not kept any more is verified without, if that will do', async () => {
+    const gone = (path: string): { status: number; body: string | Uint8Array } | undefined => {
+      if (/^\/v1\/epochs\/[01]\.tar$/.test(path)) return { status: 410, body: '{}' };
+      const epoch = /^\/v1\/epochs\/([01])\/outline\.tar$/.exec(path)?.[1];
+      if (epoch === undefined) return undefined;
+      const files = [...good.bundles[Number(epoch)]!].filter(([name]) => !/^(slots|counted)\//.test(name));
+      return { status: 200, body: packBundle(Number(epoch), new Map(files)) };
+    };
+    await serve(
+      good,
+      async (url) => {
+        expect(resultOf(await verify([url, '--json', '--genesis', genesis]))).toMatchObject({
+          finding: { code: 'SLOTS_EXPIRED', epoch: 0 },
+        });
+        expect(resultOf(await verify([url, '--json', '--genesis', genesis, '--without-slots']))).toMatchObject({
+          ok: true,
+          epochs: 4,
+          notRecomputed: [0, 1],
+        });
+      },
+      gone,
+    );
   });
 
   it('with nothing sealed yet has nothing to find', async () => {

@@ -152,6 +152,22 @@ export interface Sums {
   readonly late: Usage;
 }
 
+/** Whose figures a sum over the cluster holds. Times are RFC 3339. */
+export interface Coverage {
+  /** Members whose figures are in it as of a known time, of all that count. */
+  readonly members: number;
+  readonly of: number;
+  /** The oldest of these times, of members that are not reachable too. */
+  readonly oldest: string;
+  readonly replicas: readonly {
+    readonly replica: string;
+    readonly url: string | null;
+    readonly state: 'alive' | 'suspect' | 'dead' | 'left' | 'unheard';
+    /** All that it had counted by then is in it; null: not compared since the start of the node that answers. */
+    readonly asOf: string | null;
+  }[];
+}
+
 /** A customer's usage over a range. */
 export interface UsageReport {
   readonly customer: string;
@@ -159,9 +175,10 @@ export interface UsageReport {
   readonly from: string;
   /** RFC 3339, end of the last epoch. */
   readonly to: string;
+  /** All that the live members had counted by then is in it. */
   readonly asOf: string;
-  /** How many members' figures are in it, and how old the oldest are. */
-  readonly coverage: { readonly members: number; readonly of: number; readonly oldest: string };
+  /** Whose figures are in it, and how old they are. */
+  readonly coverage: Coverage;
   readonly totals: Usage;
   /** With `group: 'epoch'`, the default. Only sealed figures never change. */
   readonly epochs?: readonly (Sums & {

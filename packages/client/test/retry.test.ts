@@ -65,11 +65,13 @@ const RETRIED: Partial<Record<ErrorCode, Again>> = {
   STORE_FULL: 'always',
   STORE_FAILED: 'always',
   STORE_BUSY: 'always',
+  PEER_UNREACHABLE: 'always',
   INTERNAL: 'once',
   // Never over HTTP: these go by their status.
   CONFIG_INVALID: 'once',
   DATA_LOCKED: 'once',
   DATA_DAMAGED: 'once',
+  DATA_COPIED: 'once',
   DATA_NEWER: 'once',
   PORT_IN_USE: 'once',
   CLOCK_OUT_OF_RANGE: 'once',

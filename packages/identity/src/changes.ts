@@ -29,21 +29,19 @@ export interface ChangeDeps {
 export const write = (key: string, value: Json): Write => ({ key, value: jcs(value) });
 
 /** The writes with the audit entry of their change. No writes, no entry: nothing was changed. */
-export function audited(deps: ChangeDeps, context: Context, change: Action, writes: readonly Write[]): Write[] {
-  if (writes.length === 0) return [];
-  const { actor, nowMs } = context;
+export const audited = (deps: ChangeDeps, context: Context, change: Action, writes: readonly Write[]): Write[] =>
+  writes.length === 0 ? [] : [...writes, auditEntry(deps, context, change)];
+
+/** The audit entry of a change. */
+export function auditEntry({ clock, random, replica }: ChangeDeps, { actor, nowMs }: Context, change: Action): Write {
   const { action, target, details } = change;
-  const id = `${deps.clock.now(nowMs)}-${randomDigits(deps.random, 8)}`;
   const { credential, role } = actor;
-  return [
-    ...writes,
-    write(`fact/audit/${id}`, {
-      atMs: nowMs,
-      actor: { credential, role },
-      node: deps.replica,
-      action,
-      target,
-      details,
-    }),
-  ];
+  return write(`fact/audit/${clock.now(nowMs)}-${randomDigits(random, 8)}`, {
+    atMs: nowMs,
+    actor: { credential, role },
+    node: replica,
+    action,
+    target,
+    details,
+  });
 }

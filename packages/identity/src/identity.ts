@@ -15,7 +15,7 @@ import {
 } from '@waggle/protocol/base';
 import { lwwKey, lwwValue } from '@waggle/protocol/lattice';
 import type { Authentication } from './authentication.ts';
-import { audited, write, type Context } from './changes.ts';
+import { audited, auditEntry, write, type Action, type Context } from './changes.ts';
 import { credentialHash, isOwnToken, makeCredential, ownTokenId, randomDigits, urlKeySeed } from './credentials.ts';
 import { CUSTOMER_MAP, rfc3339, type Customer, type CustomerRecord } from './customers.ts';
 import type { Account, Preset } from './documents.ts';
@@ -414,6 +414,11 @@ export class Identity {
   }
 
   // Audit
+
+  /** The audit entry of a change that is not identity's own, to be written with it. */
+  auditEntry(context: Context, change: Action): Write {
+    return auditEntry(this.#deps, context, change);
+  }
 
   /** Up to `limit` (1 to `PAGE_MAX`) entries older than the entry `after`, newest first. Throws `REQUEST_INVALID`. */
   audit(page: { readonly after?: string | undefined; readonly limit: number }): AuditEntry[] {

@@ -1,9 +1,19 @@
 import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { assert, base64, equalBytes, WaggleError, type Random, type Signer } from '@waggle/protocol/base';
-import { writePrivateFile } from './data-directory.ts';
+import {
+  assert,
+  base64,
+  equalBytes,
+  parseClusterId,
+  WaggleError,
+  type ClusterId,
+  type Random,
+  type Signer,
+} from '@waggle/protocol/base';
+import { syncDirectory, writePrivateFile } from './data-directory.ts';
 import { signerFromKeyObject, signerFromSeed } from './node-crypto.ts';
+import { parsePlace, type Place } from './place.ts';
 
 /** The three Ed25519 pairs of a replica; one purpose each, so that no signature can be mistaken for another. */
 export interface NodeKeys {
@@ -27,6 +37,7 @@ interface Pair {
 
 const FORMAT = 1;
 const KEYS_FILE = 'keys.json';
+const JOINING_FILE = 'joining.json';
 const OPERATOR_FILE = 'operator.key';
 /** Bytes; a key file has a few hundred. */
 const FILE_BYTES_MAX = 16_384;
@@ -56,24 +67,13 @@ function parsePair(value: unknown): Pair {
   return { seed, signer };
 }
 
-/** The node's keys, or null if it has none yet. Throws `DATA_DAMAGED`. */
-export function readNodeKeys(directory: string): NodeKeys | null {
-  const path = join(directory, KEYS_FILE);
-  const text = readKeyFile(path);
-  if (text === null) return null;
+/** The JSON of a file of keys, and what `parse` makes of it. Throws `DATA_DAMAGED`, `DATA_NEWER`. */
+function parseKeysFile<T>(path: string, text: string, parse: (file: Record<string, unknown>) => T): T {
   let format: unknown;
   try {
     const file = JSON.parse(text) as Record<string, unknown>;
     format = file['format'];
-    if (format === FORMAT) {
-      const [transport, log, cosigner] = NAMES.map((name) => parsePair(file[name]));
-      return {
-        transport: transport!.signer,
-        transportSeed: transport!.seed,
-        log: log!.signer,
-        cosigner: cosigner!.signer,
-      };
-    }
+    if (format === FORMAT) return parse(file);
   } catch (cause) {
     // The parser's own message would quote the file, secrets and all: it is not passed on.
     throw damaged(path, cause instanceof SyntaxError ? 'it is not JSON' : 'a key in it is malformed');
@@ -83,19 +83,89 @@ export function readNodeKeys(directory: string): NodeKeys | null {
   throw damaged(path, 'it is of no known format');
 }
 
-/** Makes the node's keys and writes them, mode 0600. Throws `DATA_DAMAGED` rather than replace keys that are there. */
-export function createNodeKeys(directory: string, random: Random): NodeKeys {
-  const path = join(directory, KEYS_FILE);
-  if (existsSync(path)) throw damaged(path, 'it exists already');
+function parseKeys(file: Record<string, unknown>): NodeKeys {
+  const [transport, log, cosigner] = NAMES.map((name) => parsePair(file[name]));
+  return {
+    transport: transport!.signer,
+    transportSeed: transport!.seed,
+    log: log!.signer,
+    cosigner: cosigner!.signer,
+  };
+}
+
+/** New pairs, as they stand in a file. */
+function drawPairs(random: Random): Record<string, unknown> {
   const pairs = NAMES.map((name) => {
     const seed = random.bytes(32);
     const publicKey = base64.encode(signerFromSeed(seed).publicKey);
     return [name, { seed: base64.encode(seed), publicKey }] as const;
   });
-  writePrivateFile(path, `${JSON.stringify({ format: FORMAT, ...Object.fromEntries(pairs) }, null, 2)}\n`);
+  return Object.fromEntries(pairs);
+}
+
+const writeKeysFile = (path: string, fields: Record<string, unknown>): void =>
+  writePrivateFile(path, `${JSON.stringify({ format: FORMAT, ...fields }, null, 2)}\n`);
+
+/** The node's keys, or null if it has none yet. Throws `DATA_DAMAGED`, `DATA_NEWER`. */
+export function readNodeKeys(directory: string): NodeKeys | null {
+  const path = join(directory, KEYS_FILE);
+  const text = readKeyFile(path);
+  return text === null ? null : parseKeysFile(path, text, parseKeys);
+}
+
+/** Makes the node's keys and writes them, mode 0600. Throws `DATA_DAMAGED` rather than replace keys that are there. */
+export function createNodeKeys(directory: string, random: Random): NodeKeys {
+  const path = join(directory, KEYS_FILE);
+  if (existsSync(path)) throw damaged(path, 'it exists already');
+  writeKeysFile(path, drawPairs(random));
   const keys = readNodeKeys(directory);
   assert(keys !== null, 'keys that were written can be read');
   return keys;
+}
+
+/** The keys with which a node asks to be admitted, until it is. They are not its own before: a copy made meanwhile draws others. */
+export interface JoiningKeys {
+  readonly keys: NodeKeys;
+  /** The one that it asks. */
+  readonly cluster: ClusterId;
+  /** Where the directory lay when they were drawn. */
+  readonly place: Place;
+}
+
+/** The keys of a joining that was begun, or null if none was. Throws `DATA_DAMAGED`, `DATA_NEWER`. */
+export function readJoiningKeys(directory: string): JoiningKeys | null {
+  const path = join(directory, JOINING_FILE);
+  const text = readKeyFile(path);
+  if (text === null) return null;
+  return parseKeysFile(path, text, (file) => ({
+    keys: parseKeys(file),
+    cluster: parseClusterId(file['cluster']),
+    place: parsePlace(file['place']),
+  }));
+}
+
+/** Makes keys to join with and writes them, mode 0600, in the place of those of an earlier attempt. */
+export function createJoiningKeys(directory: string, cluster: ClusterId, place: Place, random: Random): NodeKeys {
+  writeKeysFile(join(directory, JOINING_FILE), { cluster, place, ...drawPairs(random) });
+  const joining = readJoiningKeys(directory);
+  assert(joining !== null, 'keys that were written can be read');
+  return joining.keys;
+}
+
+/** Makes the keys of a joining the node's own, which replace those of the replica that the directory was before. */
+export function adoptJoiningKeys(directory: string): void {
+  const path = join(directory, JOINING_FILE);
+  const text = readKeyFile(path);
+  assert(text !== null, 'a joining to adopt the keys of');
+  const pairs = parseKeysFile(path, text, (file) => Object.fromEntries(NAMES.map((name) => [name, file[name]])));
+  writeKeysFile(join(directory, KEYS_FILE), pairs);
+  dropJoiningKeys(directory);
+}
+
+/** Gives a joining up. */
+export function dropJoiningKeys(directory: string): void {
+  rmSync(join(directory, JOINING_FILE), { force: true });
+  syncDirectory(directory);
 }
 
 /** The operator key, or null when it is not on this node (any more). Throws `DATA_DAMAGED`. */

@@ -2,8 +2,9 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { seededRandom, utf8 } from '@waggle/protocol/base';
+import { seededRandom, utf8, type ClusterId } from '@waggle/protocol/base';
 import { createNodeKeys, createOperatorKey, entropy, nodeCrypto, readNodeKeys, readOperatorKey } from '../src/index.ts';
+import { adoptJoiningKeys, createJoiningKeys, readJoiningKeys } from '../src/keys.ts';
 import { temporaryDirectories } from './support.ts';
 
 const temporary = temporaryDirectories();
@@ -101,5 +102,49 @@ describe('the operator key', () => {
       writeFileSync(join(directory, 'operator.key'), wrong);
       expect(() => readOperatorKey(directory)).toThrow(damaged);
     }
+  });
+});
+
+describe('keys to join with', () => {
+  const cluster = 'c1'.repeat(32) as ClusterId;
+  const place = { machine: null, boot: null, device: '1', inode: '2' };
+
+  it('are kept apart until they are adopted, and replace those of an earlier attempt', () => {
+    const directory = temporary();
+    const own = createNodeKeys(directory, entropy);
+    createJoiningKeys(directory, cluster, place, entropy);
+    const made = createJoiningKeys(directory, cluster, place, entropy);
+    expect(statSync(join(directory, 'joining.json')).mode & 0o777).toBe(0o600);
+    expect(readJoiningKeys(directory)).toMatchObject({ cluster, place, keys: { transportSeed: made.transportSeed } });
+    expect(readNodeKeys(directory)!.transportSeed).toEqual(own.transportSeed);
+    adoptJoiningKeys(directory);
+    expect(readJoiningKeys(directory)).toBeNull();
+    const adopted = readNodeKeys(directory)!;
+    for (const name of ['transport', 'log', 'cosigner'] as const)
+      expect(adopted[name].publicKey).toEqual(made[name].publicKey);
+    expect(Object.keys(JSON.parse(readFileSync(join(directory, 'keys.json'), 'utf8')) as object).sort()).toEqual([
+      'cosigner',
+      'format',
+      'log',
+      'transport',
+    ]);
+  });
+
+  it('are refused when they are damaged or of a newer format', () => {
+    const directory = temporary();
+    createJoiningKeys(directory, cluster, place, entropy);
+    const path = join(directory, 'joining.json');
+    const text = readFileSync(path, 'utf8');
+    for (const broken of [
+      text.replace(cluster, 'c1'),
+      text.replace('"inode": "2"', '"inode": 2'),
+      text.slice(0, -3),
+      '',
+    ]) {
+      writeFileSync(path, broken);
+      expect(() => readJoiningKeys(directory)).toThrow(damaged);
+    }
+    writeFileSync(path, text.replace('"format": 1', '"format": 2'));
+    expect(() => readJoiningKeys(directory)).toThrow(expect.objectContaining({ code: 'DATA_NEWER' }));
   });
 });

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from 'hyparquet';
 import { expect, it } from 'vitest';
-import { ParquetFile, type ParquetColumn } from '../src/parquet.ts';
+import { parquetChunks, ParquetFile, type ParquetColumn } from '../src/parquet.ts';
 import { temporaryDirectories } from './support.ts';
 
 const temporary = temporaryDirectories();
@@ -57,4 +57,25 @@ it('declares 64-bit integers, UTF-8 and UTC milliseconds, as other readers need'
   ]);
   expect(statSync(path).mode & 0o777).toBe(0o600);
   expect(readFileSync(path).subarray(0, 4).toString()).toBe('PAR1');
+});
+
+it('comes in chunks that are the same file, one for each row group', async () => {
+  const columns: readonly ParquetColumn[] = [...COLUMNS, { name: 'amount', type: 'DOUBLE' }];
+  const groups = [0, 1, 2].map((group) =>
+    Array.from({ length: 10 ** group }, (_, i) => [`row ${i}`, i % 2 === 0 ? null : 'x', i, 1e12 + i, i / 4]),
+  );
+  async function* source(): AsyncGenerator<(typeof groups)[number]> {
+    for (const group of groups) yield await Promise.resolve(group);
+  }
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of parquetChunks(columns, source())) chunks.push(chunk);
+  expect(chunks).toHaveLength(groups.length + 1);
+  const path = join(temporary(), 'file.parquet');
+  const file = new ParquetFile(path, columns);
+  for (const group of groups) file.append(group);
+  file.finish();
+  file.close();
+  expect(Buffer.concat(chunks).equals(readFileSync(path))).toBe(true);
+  const rows = await parquetReadObjects({ file: await asyncBufferFromFile(path) });
+  expect(rows.map((row) => row['amount'])).toEqual(groups.flat().map((row) => row[4]));
 });

@@ -3,10 +3,11 @@ import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { CustomerId, Digest, ReplicaId, Run } from '@waggle/protocol/base';
-import type { Usage } from '@waggle/protocol/lattice';
+import { addUsage, type Usage } from '@waggle/protocol/lattice';
 import type {
   Batch,
   ControlRow,
+  MonthRow,
   NewRecord,
   RequestRecord,
   SealedEpoch,
@@ -254,6 +255,42 @@ export function describeStore(name: string, make: () => Promise<StoreUnderTest>)
         [1, 8],
         [2, 12],
       ]);
+    });
+
+    it('shows statements by leaf across epochs, up to the last that is sealed', async () => {
+      await store.commit({ sealed: [sealed(0), sealed(1)], statements: [0, 1, 2].flatMap(statementsIn) });
+      const all = [0, 1].flatMap(statementsIn);
+      expect(texts(await store.statementsFrom(0, 100, 10))).toEqual(texts(all));
+      expect(texts(await store.statementsFrom(2, 6, 10))).toEqual(texts(all.slice(1, 4)));
+      expect(texts(await store.statementsFrom(2, 100, 3))).toEqual(texts(all.slice(1, 4)));
+      await expect(store.statementsFrom(0, 1, 1_001)).rejects.toThrow('a page of 1 to 1000');
+    });
+
+    it('adds up months, up to 2^53 − 1, and drops old ones some at a time', async () => {
+      const rows = (month: string, count: number) =>
+        Array.from({ length: count }, (_, n) => ({ month, customer: customerOf(n), usage: usageOf(n) }));
+      const read = async (month: string) => {
+        const chunks: MonthRow[] = [];
+        await store.loadMonth(month, (chunk) => chunks.push(...chunk));
+        return new Map(chunks.map((row) => [row.customer, row.usage]));
+      };
+      await store.commit({ months: rows('2026-10', 1_500) });
+      await store.commit({ months: rows('2026-11', 12_345) });
+      await store.commit({ months: rows('2026-11', 2) });
+      await reopen();
+      const november = await read('2026-11');
+      expect(november.size).toBe(12_345);
+      expect(november.get(customerOf(1))).toEqual({
+        ...addUsage(usageOf(1), { ...usageOf(1), pixelsIn: 0 }),
+        pixelsIn: 2 ** 53 - 1,
+      });
+      expect(november.get(customerOf(2))).toEqual(usageOf(2));
+      expect((await read('2026-10')).size).toBe(1_500);
+      await store.commit({ dropMonthsBefore: '2026-11' });
+      expect((await read('2026-10')).size).toBe(500);
+      await store.commit({ dropMonthsBefore: '2026-11', months: rows('2026-12', 1) });
+      expect((await read('2026-10')).size).toBe(0);
+      expect((await read('2026-11')).size).toBe(12_345);
     });
 
     it('replaces a partial tile by a fuller one', async () => {

@@ -46,10 +46,13 @@ export function localUrl({ http: { host, port } }: Pick<Config, 'http'>): string
 export class Client {
   readonly url: string;
   readonly #credential: string | null;
+  /** Whether the credential is the operator's own out of the data directory, which stays on this machine. */
+  readonly #staysHere: boolean;
 
-  constructor(url: string, credential: string | null) {
+  private constructor(url: string, credential: string | null, staysHere: boolean) {
     this.url = url.replace(/\/+$/, '');
     this.#credential = credential;
+    this.#staysHere = staysHere;
   }
 
   /** Throws `CommandError` when there is no node to ask or no credential to ask with. */
@@ -64,7 +67,15 @@ export class Client {
     if (url === null) throw new CommandError('Expected --url or WAGGLE_URL, because the port of the node is 0', 2);
     if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
       throw new CommandError(`Expected an http or https URL, received ${JSON.stringify(url)}`, 2);
-    return new Client(url, credentialOf(url, options, config, role));
+    const staysHere = role === 'token' && options.token === undefined && present(env['WAGGLE_TOKEN']) === undefined;
+    return new Client(url, credentialOf(url, options, config, role), staysHere);
+  }
+
+  /** The same principal at another node. Throws `CommandError` where its credential must not go. */
+  at(url: string): Client {
+    if (this.#staysHere && url !== this.url && !isThisMachine(url))
+      throw new CommandError('not asked: that takes a token in --token or WAGGLE_TOKEN', 2);
+    return new Client(url, this.#credential, this.#staysHere);
   }
 
   /** A JSON answer. Throws as `send`. */

@@ -10,6 +10,12 @@ interface EpochRow {
   readonly state: string;
   readonly treeSize: number | null;
   readonly root: string | null;
+  readonly waitingFor?: readonly string[];
+  readonly deadline?: string;
+}
+interface EpochDetail extends EpochRow {
+  readonly writtenOff: readonly { readonly slot: string }[];
+  readonly late: readonly { readonly slot: string; readonly origin: number }[];
 }
 interface Epochs {
   readonly sealedUpTo: number | null;
@@ -27,10 +33,10 @@ export function epochCommands(program: Command): void {
     .description('the newest epochs and what became of them')
     .option('--from <N>', 'from this epoch on')
     .option('--limit <N>', 'at most this many')
-    .option('--watch', 'go on, and print each epoch when it is sealed, until Ctrl-C')
+    .option('--watch', 'go on, and print how each epoch is closed and sealed, until Ctrl-C')
     .action(epochs);
   asking(program.command('epoch <n>'), 'token')
-    .description('one epoch: header, roster, cosigners, files')
+    .description('one epoch: header, roster, cosigners, what was written off and what came late, files')
     .action(async (n: string, options: ClientOptions) => {
       if (!/^\d{1,15}$/.test(n))
         throw new CommandError(`Expected the number of an epoch, received ${JSON.stringify(n)}`, 2);
@@ -49,33 +55,54 @@ async function epochs(
   show(options, answer, () =>
     answer.epochs.length === 0
       ? 'No epochs.'
-      : table(['EPOCH', 'START', 'END', 'STATE', 'LEAVES', 'ROOT'], answer.epochs.map(rowOf)),
+      : table(['EPOCH', 'START', 'END', 'STATE', 'WAITS FOR', 'LEAVES', 'ROOT'], answer.epochs.map(rowOf)),
   );
 }
 
-const rowOf = ({ epoch, start, end, state, treeSize, root }: EpochRow): unknown[] => [
+/** Replicas by the first digits of their ids, as cosigners are named. */
+const shortOf = (replicas: readonly string[] = []): string | null =>
+  replicas.length === 0 ? null : replicas.map((replica) => replica.slice(0, 8)).join(' ');
+
+const rowOf = ({ epoch, start, end, state, waitingFor, treeSize, root }: EpochRow): unknown[] => [
   String(epoch),
   start,
   end,
   state,
+  shortOf(waitingFor),
   treeSize,
   root,
 ];
 
-/** Prints every epoch that is sealed after `sealedUpTo`, in order and none twice. */
+/** Prints what becomes of every epoch after `sealedUpTo`: each change once, and the seals in order. */
 async function watch(client: Client, options: ClientOptions, sealedUpTo: number): Promise<void> {
+  const told = new Map<number, string>();
   for (let next = sealedUpTo + 1; ; await delay(WATCH_MS)) {
     const answer = await client.ask<Epochs>('GET', `/v1/epochs?from=${next}&limit=${WATCH_LIMIT}`);
     for (const row of [...answer.epochs].sort((a, b) => a.epoch - b.epoch)) {
-      if (row.epoch !== next || row.state !== 'sealed') continue;
-      say(
-        options.json === true
-          ? JSON.stringify(row)
-          : `epoch ${row.epoch} sealed: ${row.treeSize} leaves, root ${row.root}`,
-      );
-      next++;
+      if (row.state === 'sealed' && row.epoch !== next) continue;
+      const progress = `${row.state} ${shortOf(row.waitingFor) ?? ''}`;
+      if (told.get(row.epoch) === progress) continue;
+      told.set(row.epoch, progress);
+      if (row.state === 'sealed') {
+        told.delete(row.epoch);
+        next++;
+      }
+      const shown = row.state === 'sealed' ? await client.ask<EpochDetail>('GET', `/v1/epochs/${row.epoch}`) : row;
+      for (const line of options.json === true ? [JSON.stringify(shown)] : linesOf(shown)) say(line);
     }
   }
+}
+
+function linesOf(row: EpochRow | EpochDetail): string[] {
+  const { epoch, state, end, treeSize, root, waitingFor, deadline } = row;
+  if (state === 'open') return [`epoch ${epoch} open until ${end}`];
+  if (!('writtenOff' in row))
+    return [`epoch ${epoch} ${state}: waiting for ${shortOf(waitingFor) ?? 'nobody'}, until ${deadline}`];
+  return [
+    `epoch ${epoch} sealed: ${treeSize} leaves, root ${root}`,
+    ...row.writtenOff.map(({ slot }) => `epoch ${epoch} writes off slot ${slot}, as far as it is known`),
+    ...row.late.map(({ slot, origin }) => `epoch ${epoch} counts late usage of epoch ${origin} in slot ${slot}`),
+  ];
 }
 
 /** One level of an answer, with what is nested as JSON. */

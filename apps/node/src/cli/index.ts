@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { clusterCommands } from './cluster.ts';
 import { customerCommands } from './customers.ts';
 import { epochCommands } from './epochs.ts';
 import { keyCommands, tokenCommands } from './keys.ts';
@@ -21,6 +22,7 @@ function program(): Command {
     .exitOverride();
   startCommands(waggle);
   statusCommand(waggle);
+  clusterCommands(waggle);
   customerCommands(waggle);
   keyCommands(waggle);
   tokenCommands(waggle);

@@ -1,63 +1,158 @@
 import type { Command } from 'commander';
 import { asking, Client, type ClientOptions } from './client.ts';
-import { fields, show, table } from './output.ts';
+import { note, fields, show, table } from './output.ts';
 
-interface Member {
+/** A member in `GET /v1/cluster`. */
+export interface Member {
   readonly member: string;
   readonly replica: string;
   readonly state: string;
+  readonly status: string;
   readonly url: string | null;
-  readonly version: string;
-  readonly load: { readonly workers: number; readonly running: number; readonly queued: number };
+  readonly addresses: readonly { readonly host: string; readonly port: number }[];
+  readonly zone: string | null;
+  readonly version: string | null;
+  readonly load: { readonly workers: number; readonly running: number; readonly queued: number } | null;
+  readonly lag: { readonly controlMs: number | null; readonly usageMs: number | null };
 }
-interface Cluster {
+/** `GET /v1/cluster`. */
+export interface Cluster {
   readonly cluster: string;
   readonly origin: string;
   readonly self: string;
   readonly members: readonly Member[];
+  readonly roster: readonly string[];
+  readonly alarms: readonly string[];
+}
+interface Epoch {
+  readonly epoch: number;
+  readonly end: string;
+  readonly state: string;
+  readonly waitingFor?: readonly string[];
+  readonly deadline?: string | null;
 }
 interface Epochs {
   readonly sealedUpTo: number | null;
-  readonly epochs: readonly { readonly epoch: number; readonly end: string; readonly state: string }[];
+  readonly epochs: readonly Epoch[];
 }
+
+/** What a node says when it is asked what it sees, or why it says nothing. */
+interface Seen {
+  readonly url: string;
+  readonly cluster: Cluster | null;
+  readonly problem: string | null;
+}
+
+/** Characters of a replica's id that are enough to tell members apart in a head. */
+const SHORT = 8;
+/** Epochs that the sealing line looks at. */
+const EPOCHS = 20;
+
+/** Whether a member counts as reachable. */
+export const isLive = ({ state }: Pick<Member, 'state'>): boolean => state === 'alive' || state === 'suspect';
 
 /** `waggle status`: for operators. */
 export function statusCommand(program: Command): void {
   asking(program.command('status'), 'token')
-    .description('how the node and its cluster are: readiness, members, load, epochs (operator)')
-    .action(async (options: ClientOptions) => {
+    .description('how the node and its cluster are: readiness, members, lags, load, sealing, alarms (operator)')
+    .option('--all', 'ask every live node what it sees: without a token of your own, those on this machine')
+    .action(async (options: ClientOptions & { readonly all?: true }) => {
       const client = Client.open(options, 'token');
       const [ready, cluster, epochs] = [
         await client.check('/readyz'),
         await client.ask<Cluster>('GET', '/v1/cluster'),
-        await client.ask<Epochs>('GET', '/v1/epochs'),
+        await client.ask<Epochs>('GET', `/v1/epochs?limit=${EPOCHS}`),
       ];
-      show(options, { ready: ready === 'yes', cluster, epochs }, () => describe(client.url, ready, cluster, epochs));
+      const seen = options.all === true ? await askAll(client, cluster) : [];
+      const views = options.all === true ? { views: seen } : {};
+      show(options, { ready: ready === 'yes', cluster, epochs, ...views }, () =>
+        [describe(client.url, ready, cluster, epochs), ...matrix(cluster, seen)].join('\n\n'),
+      );
+      for (const alarm of cluster.alarms) note(`waggle: ${alarm}`);
       if (ready !== 'yes') process.exitCode = 1;
     });
 }
 
-function describe(
-  url: string,
-  ready: string,
-  { cluster, origin, members }: Cluster,
-  { sealedUpTo, epochs }: Epochs,
-): string {
-  const open = epochs.find(({ state }) => state === 'open');
+/** What each live node sees, all asked at once. */
+const askAll = (client: Client, { members, self }: Cluster): Promise<Seen[]> =>
+  Promise.all(
+    members
+      .filter(isLive)
+      .flatMap(({ url, replica }) => (url === null ? [] : [askOne(client, replica === self ? client.url : url)])),
+  );
+
+async function askOne(client: Client, url: string): Promise<Seen> {
+  try {
+    return { url, cluster: await client.at(url).ask<Cluster>('GET', '/v1/cluster'), problem: null };
+  } catch (error) {
+    return { url, cluster: null, problem: (error as Error).message };
+  }
+}
+
+function describe(url: string, ready: string, cluster: Cluster, epochs: Epochs): string {
+  const { members, roster } = cluster;
+  const open = epochs.epochs.find(({ state }) => state === 'open');
   const summary = fields({
     node: url,
     ready,
-    cluster,
-    origin,
+    cluster: cluster.cluster,
+    origin: cluster.origin,
+    replica: cluster.self,
+    members: `${members.filter(isLive).length} of ${members.length} reachable, ${roster.length} may vote`,
     'open epoch': open === undefined ? null : `${open.epoch}, ends ${open.end}`,
-    'sealed up to': sealedUpTo === null ? 'nothing yet' : String(sealedUpTo),
+    'sealed up to': epochs.sealedUpTo === null ? 'nothing yet' : String(epochs.sealedUpTo),
+    sealing: sealing(epochs),
   });
-  const rows = members.map(({ replica, state, url: at, version, load: { workers, running, queued } }) => [
-    replica,
-    state,
-    at,
-    version,
-    `${running} of ${workers} running, ${queued} waiting`,
+  const rows = members.map((member) => [
+    member.replica,
+    member.state,
+    vote(member, roster),
+    member.url,
+    member.zone,
+    member.version,
+    load(member),
+    `${seconds(member.lag.controlMs)} / ${seconds(member.lag.usageMs)}`,
   ]);
-  return `${summary}\n\n${table(['REPLICA', 'STATE', 'URL', 'VERSION', 'LOAD'], rows)}`;
+  const head = ['REPLICA', 'STATE', 'VOTES', 'URL', 'ZONE', 'VERSION', 'LOAD', 'LAG: CHANGES / USAGE'];
+  return `${summary}\n\n${table(head, rows)}`;
 }
+
+/** Which epochs wait to be sealed, and for whom, as far as the node says it. */
+function sealing({ epochs }: Epochs): string {
+  const [first, ...more] = epochs.filter(({ state }) => state === 'sealing' || state === 'closing');
+  if (first === undefined) return 'nothing waits';
+  const { waitingFor = [], deadline } = first;
+  return [
+    `epoch ${first.epoch} is ${first.state}`,
+    ...(waitingFor.length === 0 ? [] : [`waits for ${waitingFor.join(', ')}`]),
+    ...(deadline === undefined || deadline === null ? [] : [`until ${deadline}`]),
+    ...(more.length === 0 ? [] : [`${more.length} after it`]),
+  ].join(', ');
+}
+
+const vote = ({ replica, status }: Member, roster: readonly string[]): string =>
+  status === 'retired' ? 'retired' : roster.includes(replica) ? 'yes' : 'not yet';
+
+const load = ({ load: busy }: Member): string | null =>
+  busy === null ? null : `${busy.running} of ${busy.workers} running, ${busy.queued} waiting`;
+
+const seconds = (ms: number | null): string => (ms === null ? '–' : `${(ms / 1000).toFixed(1)} s`);
+
+/** A row for what each node sees, a column for each member. */
+function matrix({ members }: Cluster, seen: readonly Seen[]): string[] {
+  if (seen.length === 0) return [];
+  const rows = seen.map(({ url, cluster, problem }) => {
+    if (cluster === null) return [url, problem];
+    const states = new Map(cluster.members.map((member) => [member.replica, member]));
+    return [url, ...members.map(({ replica }) => cell(states.get(replica)))];
+  });
+  return [
+    `As each node sees them:\n\n${table(['SEEN BY', ...members.map(({ replica }) => replica.slice(0, SHORT))], padded(rows, members.length + 1))}`,
+  ];
+}
+
+const cell = (member: Member | undefined): string =>
+  member === undefined ? 'not known' : `${member.state}, ${seconds(member.lag.usageMs)}`;
+
+const padded = (rows: readonly (readonly (string | null)[])[], length: number): string[][] =>
+  rows.map((row) => Array.from({ length }, (_, i) => row[i] ?? ''));

@@ -20,6 +20,8 @@ interface UsageAnswer {
   readonly customer: string;
   readonly from: string;
   readonly to: string;
+  readonly asOf: string;
+  readonly coverage: { readonly members: number; readonly of: number; readonly oldest: string };
   readonly totals: Usage;
   readonly epochs: readonly EpochUsage[];
 }
@@ -60,8 +62,14 @@ async function showUsage(customer: string | undefined, options: RangeOptions): P
   const rows = [...answer.epochs.flatMap(rowsOf), ['total', '', '', ...figures(answer.totals)]];
   show(options, answer, () => {
     const lines = table(['EPOCH', 'START', 'STATE', ...HEAD], rows);
-    return `Usage of ${answer.customer} from ${answer.from} to ${answer.to}\n\n${lines}`;
+    return `Usage of ${answer.customer} from ${answer.from} to ${answer.to}\n${harvest(answer)}\n\n${lines}`;
   });
+}
+
+/** Whose figures it is, and how old they are. */
+function harvest({ asOf, coverage: { members, of, oldest } }: UsageAnswer): string {
+  const all = members === of && oldest === asOf;
+  return `As of ${asOf}, with the figures of ${members} of ${of} members${all ? '' : `, the oldest as of ${oldest}`}`;
 }
 
 function rowsOf({ epoch, start, state, usage, late }: EpochUsage): unknown[][] {

@@ -6,7 +6,7 @@ import type { RequestRecord } from '@waggle/runtime';
 import type { Node } from '../node.ts';
 import type { App, Deps } from './app.ts';
 import { customerOf, principalOf, type Guards } from './authenticate.ts';
-import { apply, VISIBLE } from './change.ts';
+import { apply } from './change.ts';
 import { sendLines } from './lines.ts';
 import { readingIn } from './reads.ts';
 import {
@@ -89,10 +89,12 @@ export function accountRoutes(app: App, { node, reads }: Deps, guards: Guards): 
         response: responses({ 200: account }, ...CUSTOMER_CODES, ...CHANGE_CODES),
       },
     },
-    async (request) => {
+    async (request, reply) => {
       const { customer } = customerOf(request);
-      await apply(node, request, (context) => identity.patchProfile(context, customer, request.body.profile));
-      return { ...view(customer), visibleAt: VISIBLE };
+      const applied = await apply(node, request, reply, (context) =>
+        identity.patchProfile(context, customer, request.body.profile),
+      );
+      return { ...view(customer), visibleAt: applied.visibleAt };
     },
   );
 
@@ -120,13 +122,13 @@ export function accountRoutes(app: App, { node, reads }: Deps, guards: Guards): 
         ),
       },
     },
-    async (request) => {
+    async (request, reply) => {
       const { name } = request.params;
       parsePlan(request.body, undefined);
-      await apply(node, request, (context) =>
+      const applied = await apply(node, request, reply, (context) =>
         identity.putPreset(context, customerOf(request).customer, name, request.body),
       );
-      return { name, preset: request.body, visibleAt: VISIBLE };
+      return { name, preset: request.body, visibleAt: applied.visibleAt };
     },
   );
 
@@ -145,7 +147,7 @@ export function accountRoutes(app: App, { node, reads }: Deps, guards: Guards): 
       },
     },
     async (request, reply) => {
-      await apply(node, request, (context) =>
+      await apply(node, request, reply, (context) =>
         identity.deletePreset(context, customerOf(request).customer, request.params.name),
       );
       return reply.code(204).send();

@@ -2,6 +2,7 @@ import type { FastifyRequest, HookHandlerDoneFunction, FastifyReply } from 'fast
 import { WaggleError, type CustomerId } from '@waggle/protocol/base';
 import { authorize, authorizeCustomer, type Principal, type Scope, type TokenRole } from '@waggle/identity';
 import type { Node } from '../node.ts';
+import { uninformed } from '../probe.ts';
 
 /** What runs before any of the body is read. */
 export type Hook = (request: FastifyRequest, reply: FastifyReply, done: HookHandlerDoneFunction) => void;
@@ -22,7 +23,7 @@ export interface Guards {
   readonly metrics: Hook;
 }
 
-/** Whoever the authorization header names. Throws what `Identity.authenticate` throws. */
+/** Whoever the authorization header names. Throws what `Identity.authenticate` throws, and `NOT_READY`. */
 function authenticate(node: Node, request: FastifyRequest): Principal {
   const { authorization } = request.headers;
   const text = authorization === undefined ? undefined : BEARER.exec(authorization)?.[1];
@@ -31,9 +32,18 @@ function authenticate(node: Node, request: FastifyRequest): Principal {
       'KEY_MALFORMED',
       'Expected "Bearer <API key or token>" in the authorization header, received another scheme',
     );
-  const principal = node.identity.authenticate(text);
+  const principal = identify(node, text);
   request.principal = principal;
   return principal;
+}
+
+/** A newcomer cannot say of a credential that it is unknown: the others may know it. */
+function identify(node: Node, text: string | undefined): Principal {
+  try {
+    return node.identity.authenticate(text);
+  } catch (error) {
+    throw error instanceof WaggleError && error.code === 'KEY_UNKNOWN' && !node.isInformed ? uninformed() : error;
+  }
 }
 
 /** For routes that are for everyone: whose credential it is, if it is a valid one, so that strangers do not crowd them out. */

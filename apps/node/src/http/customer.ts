@@ -27,16 +27,37 @@ const late = Type.Unsafe({
 });
 const sums = { usage: usageRef, late };
 
+/** How fresh sums over the cluster are. */
+export const freshness = {
+  asOf: time('All that the live members had counted by then is in it.'),
+  coverage: Type.Object(
+    {
+      members: Type.Integer({ description: 'Members whose figures are in it as of a known time.' }),
+      of: Type.Integer({ description: 'Members that count.' }),
+      oldest: time('The oldest of these times, of members that are not reachable too.'),
+      replicas: Type.Array(
+        Type.Object({
+          replica: Type.String(),
+          url: Type.Unsafe({ type: ['string', 'null'] }),
+          state: choice(['alive', 'suspect', 'dead', 'left', 'unheard']),
+          asOf: Type.Unsafe({
+            type: ['string', 'null'],
+            format: 'date-time',
+            description: 'All that it had counted by then is in it; null: not compared since this node’s start.',
+          }),
+        }),
+      ),
+    },
+    { description: 'Whose figures are in it, and how old they are.' },
+  ),
+};
+
 const usageAnswer = Type.Object(
   {
     customer: customerId,
     from: time('Start of the first epoch.'),
     to: time('End of the last epoch.'),
-    asOf: time('When this was read.'),
-    coverage: Type.Object(
-      { members: Type.Integer(), of: Type.Integer(), oldest: time('How old the oldest of their figures are.') },
-      { description: 'How many of the members’ figures are in it.' },
-    ),
+    ...freshness,
     totals: usageRef,
     epochs: Type.Optional(
       Type.Array(

@@ -1,9 +1,10 @@
 import { Type } from 'typebox';
 import type { CustomerId } from '@waggle/protocol/base';
-import { PAGE_MAX, type Customer } from '@waggle/identity';
+import { PAGE_MAX } from '@waggle/identity';
+import type { VisibleAt } from '../cluster.ts';
 import type { App, Deps } from './app.ts';
 import type { Guards } from './authenticate.ts';
-import { apply, change, VISIBLE } from './change.ts';
+import { apply, change } from './change.ts';
 import { usageQuery, usageQueryOf, usageResponses } from './customer.ts';
 import { readingIn } from './reads.ts';
 import {
@@ -35,9 +36,9 @@ export function customerAdminRoutes(app: App, deps: Deps, guards: Guards): void 
   const { identity, clock } = node;
   const onRequest = guards.role('operator');
   const common = { tags: ['Operator'], security: [{ token: [] }] };
-  const shown = (id: string): Customer & { visibleAt: typeof VISIBLE } => ({
+  const shown = (id: string, { visibleAt: visible }: { readonly visibleAt: VisibleAt }) => ({
     ...identity.getCustomer(id),
-    visibleAt: VISIBLE,
+    visibleAt: visible,
   });
 
   app.post(
@@ -54,8 +55,8 @@ export function customerAdminRoutes(app: App, deps: Deps, guards: Guards): void 
       },
     },
     async (request, reply) => {
-      const { id } = await change(node, request, (context) => identity.createCustomer(context, request.body));
-      return reply.code(201).header('location', `/v1/customers/${id}`).send(shown(id));
+      const created = await change(node, request, reply, (context) => identity.createCustomer(context, request.body));
+      return reply.code(201).header('location', `/v1/customers/${created.id}`).send(shown(created.id, created));
     },
   );
 
@@ -76,10 +77,10 @@ export function customerAdminRoutes(app: App, deps: Deps, guards: Guards): void 
     },
     async (request, reply) => {
       const { id } = request.params;
-      const { writes } = await change(node, request, (context) =>
+      const put = await change(node, request, reply, (context) =>
         identity.createCustomer(context, { ...request.body, id }),
       );
-      return reply.code(writes.length > 0 ? 201 : 200).send(shown(id));
+      return reply.code(put.writes.length > 0 ? 201 : 200).send(shown(id, put));
     },
   );
 
@@ -147,15 +148,15 @@ export function customerAdminRoutes(app: App, deps: Deps, guards: Guards): void 
         response: responses({ 200: changed }, ...CODES),
       },
     },
-    async (request) => {
+    async (request, reply) => {
       const { id } = request.params;
       const { name: renamed, limits } = request.body;
       identity.getCustomer(id);
-      await apply(node, request, (context) => [
+      const applied = await apply(node, request, reply, (context) => [
         ...(renamed === undefined ? [] : identity.rename(context, id, renamed)),
         ...(limits === undefined ? [] : identity.setLimits(context, id, limits)),
       ]);
-      return shown(id);
+      return shown(id, applied);
     },
   );
 
@@ -174,7 +175,7 @@ export function customerAdminRoutes(app: App, deps: Deps, guards: Guards): void 
       },
     },
     async (request, reply) => {
-      await apply(node, request, (context) => identity.deleteCustomer(context, request.params.id));
+      await apply(node, request, reply, (context) => identity.deleteCustomer(context, request.params.id));
       return reply.code(204).send();
     },
   );
@@ -196,9 +197,9 @@ export function customerAdminRoutes(app: App, deps: Deps, guards: Guards): void 
           response: responses({ 200: changed }, ...CODES),
         },
       },
-      async (request) => {
-        await apply(node, request, (context) => identity[action](context, request.params.id));
-        return shown(request.params.id);
+      async (request, reply) => {
+        const applied = await apply(node, request, reply, (context) => identity[action](context, request.params.id));
+        return shown(request.params.id, applied);
       },
     );
 
@@ -263,12 +264,14 @@ function keyRoutes(app: App, { node }: Deps, guards: Guards): void {
     },
     async (request, reply) => {
       const { id: owner } = request.params;
-      const issued = await change(node, request, (context) => identity.issueKey(context, owner, request.body?.scopes));
-      const { id, key, scopes: granted, createdAt } = issued;
+      const issued = await change(node, request, reply, (context) =>
+        identity.issueKey(context, owner, request.body?.scopes),
+      );
+      const { id, key, scopes: granted, createdAt, visibleAt: visible } = issued;
       return reply
         .code(201)
         .header('cache-control', 'no-store')
-        .send({ id, key, scopes: granted, createdAt, visibleAt: VISIBLE });
+        .send({ id, key, scopes: granted, createdAt, visibleAt: visible });
     },
   );
 
@@ -311,7 +314,7 @@ function keyRoutes(app: App, { node }: Deps, guards: Guards): void {
     },
     async (request, reply) => {
       const { id, keyId: revoked } = request.params;
-      await apply(node, request, (context) => identity.revokeKey(context, id, revoked));
+      await apply(node, request, reply, (context) => identity.revokeKey(context, id, revoked));
       return reply.code(204).send();
     },
   );

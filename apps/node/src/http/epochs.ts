@@ -1,13 +1,13 @@
 import { Type } from 'typebox';
 import { base64, fromUtf8, utf8, WaggleError, type Epoch } from '@waggle/protocol/base';
 import { packBundle } from '@waggle/protocol/audit';
-import { DIMENSIONS } from '@waggle/protocol/lattice';
-import { encodeGenesis, encodeRoster, epochBounds } from '@waggle/protocol/sealing';
+import { encodeGenesis, encodeRoster, epochBounds, type SlotEntry } from '@waggle/protocol/sealing';
 import { slotName } from '@waggle/protocol/usage';
 import {
   readBundle,
-  readContent,
   readEpoch,
+  readOutline,
+  readSlot,
   readSlotList,
   SEALED_PAGE_MAX,
   streamStatements,
@@ -23,9 +23,9 @@ import { sendLines } from './lines.ts';
 import { partyOf, readingIn } from './reads.ts';
 import { Room } from './room.ts';
 import { AUTHENTICATION_CODES, choice, closed, content, epochNumber, responses, time } from './schemas.ts';
+import { exportRoutes } from './exports.ts';
 import { isUnchanged, sealed } from './sealed.ts';
 import { rfc3339 } from './time.ts';
-import { statementUsage } from './usage.ts';
 
 const nullable = (type: string, description: string) => Type.Unsafe({ type: [type, 'null'], description });
 
@@ -39,12 +39,30 @@ const epochFields = {
   }),
   treeSize: nullable('integer', 'Leaves of the log with this epoch in it.'),
   root: nullable('string', 'Root of the log, base64.'),
+  waitingFor: Type.Optional(
+    Type.Array(Type.String(), { description: 'Until it is sealed: replicas whose part in the seal is not here yet.' }),
+  ),
+  deadline: Type.Optional(time('Until it is sealed: when the others stop waiting for them.')),
+};
+
+const slotFields = {
+  slot: Type.String({ description: '<replica>-<run>-<epoch>' }),
+  replica: Type.String(),
+  origin: Type.Integer({ description: 'The epoch in which it was counted.' }),
 };
 
 const ONE_CODES = ['REQUEST_INVALID', 'EPOCH_NOT_SEALED', 'EPOCH_UNKNOWN', 'QUEUE_FULL'] as const;
 
+/** Archives of an epoch: what comes after its number, how it is put together, and what it is. */
+const ARCHIVES = [
+  ['.tar', readBundle, 'Everything that it takes to verify the epoch offline, for waggle-verify'],
+  ['/outline.tar', readOutline, 'The same without the contents of slots, which are not kept for ever'],
+] as const;
+
 /** Sealed epochs as files, and the list of all. */
-export function epochRoutes(app: App, { node, bounds, reads }: Deps, guards: Guards): void {
+export function epochRoutes(app: App, deps: Deps, guards: Guards): void {
+  exportRoutes(app, deps, guards);
+  const { node, bounds, reads } = deps;
   const { store, driver, standing, clock, config } = node;
   const { cluster } = standing;
   const isPublic = config.publicLog;
@@ -133,6 +151,16 @@ export function epochRoutes(app: App, { node, bounds, reads }: Deps, guards: Gua
                 header: Type.Optional(Type.Unsafe({ type: 'object', description: 'What was agreed on.' })),
                 roster: Type.Optional(Type.Array(Type.Unsafe({ type: 'object' }))),
                 cosigners: Type.Optional(Type.Array(Type.String(), { description: 'Key names.' })),
+                writtenOff: Type.Optional(
+                  Type.Array(Type.Object(slotFields), {
+                    description: 'Slots that their writer has not closed: counted as far as the cluster knew them.',
+                  }),
+                ),
+                late: Type.Optional(
+                  Type.Array(Type.Object({ ...slotFields, closed: Type.Boolean() }), {
+                    description: 'Slots of earlier epochs that this one counts more of.',
+                  }),
+                ),
                 files: Type.Optional(Type.Array(Type.String(), { description: 'Paths.' })),
               },
               { description: 'The epoch.' },
@@ -176,6 +204,7 @@ export function epochRoutes(app: App, { node, bounds, reads }: Deps, guards: Gua
             { 200: content(summary, type) },
             ...(guard === open ? [] : AUTHENTICATION_CODES),
             ...ONE_CODES,
+            ...(name === '.tar' ? (['SLOTS_EXPIRED'] as const) : []),
           ),
         },
       },
@@ -212,28 +241,16 @@ export function epochRoutes(app: App, { node, bounds, reads }: Deps, guards: Gua
     closedOff,
     ({ row }, _, reply) => sendLines(reply, 'application/jsonl', statementLines(row.epoch)),
   );
-  file(
-    '/statements.csv',
-    'text/csv; charset=utf-8',
-    'The same as a table (RFC 4180): a row for each customer, origin epoch and SKU',
-    closedOff,
-    ({ row }, _, reply) => sendLines(reply, 'text/csv; charset=utf-8', statementRows(row.epoch)),
-  );
   file('/slots.jsonl', 'application/jsonl', 'The slot list: what was counted', closedOff, async ({ row }, _, reply) =>
     reply.send(Buffer.from((await readSlotList(store, row)).bytes)),
   );
-  file(
-    '.tar',
-    'application/x-tar',
-    'Everything that it takes to verify the epoch offline, for waggle-verify',
-    closedOff,
-    async ({ row }, request, reply) => {
+  for (const [name, read, summary] of ARCHIVES)
+    file(name, 'application/x-tar', summary, closedOff, async ({ row }, request, reply) => {
       const party = partyOf(request);
       archives.take(party, 1);
       holdUntilOver(request, () => archives.give(party, 1));
-      return reply.send(Buffer.from((await packed(row.epoch)).buffer));
-    },
-  );
+      return reply.send(Buffer.from((await packed(row.epoch, read)).buffer));
+    });
 
   app.get(
     '/v1/epochs/:epoch/slots/:slot.jsonl',
@@ -255,6 +272,7 @@ export function epochRoutes(app: App, { node, bounds, reads }: Deps, guards: Gua
           ...AUTHENTICATION_CODES,
           ...ONE_CODES,
           'NOT_FOUND',
+          'SLOTS_EXPIRED',
         ),
       },
     },
@@ -265,14 +283,16 @@ export function epochRoutes(app: App, { node, bounds, reads }: Deps, guards: Gua
       if (entry === undefined)
         throw new WaggleError('NOT_FOUND', `Expected a slot of the slot list of epoch ${epoch}, received ${slot}`);
       if (isUnchanged(request, reply, sealed(row, slot, false))) return reply.send();
-      return reply.type('application/jsonl').send(Buffer.from(await readContent(store, entry.digest)));
+      return reply.type('application/jsonl').send(Buffer.from(await readSlot(store, epoch, entry)));
     },
   );
 
   function view(epoch: Epoch, row: SealedSummary | undefined) {
     const { startMs, endMs } = epochBounds(cluster.genesis, epoch);
     const isOver = clock.nowMs() >= endMs;
-    const state = row !== undefined ? 'sealed' : epoch < driver.openEpoch ? 'sealing' : isOver ? 'closing' : 'open';
+    const { openEpoch, sealingStatus } = driver;
+    const ended = epoch === sealingStatus.epoch ? sealingStatus.phase : 'sealing';
+    const state = row !== undefined ? 'sealed' : epoch < openEpoch ? ended : isOver ? 'closing' : 'open';
     return {
       epoch,
       start: rfc3339(startMs),
@@ -280,41 +300,51 @@ export function epochRoutes(app: App, { node, bounds, reads }: Deps, guards: Gua
       state,
       treeSize: row?.treeSize ?? null,
       root: row === undefined ? null : base64.encode(row.root),
+      ...(row === undefined ? waiting(epoch, endMs) : {}),
+    };
+  }
+
+  /** Whom a seal waits for, and until when; the epochs after it wait for it. */
+  function waiting(epoch: Epoch, endMs: number): { readonly waitingFor: readonly string[]; readonly deadline: string } {
+    const { sealingStatus } = driver;
+    return {
+      waitingFor: epoch === sealingStatus.epoch ? sealingStatus.waitingFor : [],
+      deadline: rfc3339(endMs + cluster.genesis.sealGraceMs),
     };
   }
 
   async function detail({ row, roster, cosigners }: EpochView) {
     const { entries } = await readSlotList(store, row);
     const base = `/v1/epochs/${row.epoch}`;
-    const names = ['header.json', 'checkpoint', 'roster.json', 'statements.jsonl', 'statements.csv', 'slots.jsonl'];
-    const files = [...names, ...entries.map((entry) => `slots/${slotName(entry)}.jsonl`)].map(
+    const names = ['header.json', 'checkpoint', 'roster.json', 'statements.jsonl', 'slots.jsonl', 'outline.tar'];
+    const exports = ['csv', 'parquet'].map((format) => `statements.${format}`);
+    const files = [...names, ...exports, ...entries.map((entry) => `slots/${slotName(entry)}.jsonl`)].map(
       (name) => `${base}/${name}`,
     );
     const header: unknown = JSON.parse(row.header);
-    return { ...view(row.epoch, row), header, roster, cosigners, files: [`${base}.tar`, ...files] };
+    const slotView = (entry: SlotEntry) => ({ slot: slotName(entry), replica: entry.replica, origin: entry.epoch });
+    return {
+      ...view(row.epoch, row),
+      header,
+      roster,
+      cosigners,
+      writtenOff: entries.filter(({ closed: isClosed }) => !isClosed).map(slotView),
+      late: entries
+        .filter(({ epoch }) => epoch < row.epoch)
+        .map((entry) => ({ ...slotView(entry), closed: entry.closed })),
+      files: [`${base}.tar`, ...files],
+    };
   }
 
   async function* statementLines(epoch: Epoch): AsyncGenerator<string> {
     for await (const { bytes } of streamStatements(store, epoch)) yield `${fromUtf8(bytes)}\n`;
   }
 
-  /** No field needs quoting: ids, SKUs, times and numbers have no comma, quote or line break. */
-  async function* statementRows(epoch: Epoch): AsyncGenerator<string> {
-    yield `epoch,origin,start,end,customer,sku,${DIMENSIONS.join(',')}\r\n`;
-    for await (const { customer, origin, bytes } of streamStatements(store, epoch)) {
-      const { startMs, endMs } = epochBounds(cluster.genesis, origin);
-      for (const [sku, usage] of statementUsage(bytes))
-        yield `${epoch},${origin},${rfc3339(startMs)},${rfc3339(endMs)},${customer},${sku},${DIMENSIONS.map((name) => usage[name]).join(',')}\r\n`;
-    }
-  }
-
   let packing: Promise<unknown> = Promise.resolve();
 
   /** One archive at a time. */
-  function packed(epoch: Epoch): Promise<Uint8Array<ArrayBuffer>> {
-    const archive = packing.then(async () =>
-      packBundle(epoch, await readBundle(store, cluster, epoch, driver.openEpoch)),
-    );
+  function packed(epoch: Epoch, read: typeof readBundle): Promise<Uint8Array<ArrayBuffer>> {
+    const archive = packing.then(async () => packBundle(epoch, await read(store, cluster, epoch, driver.openEpoch)));
     packing = archive.catch(() => undefined);
     return archive;
   }

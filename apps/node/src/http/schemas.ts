@@ -110,6 +110,15 @@ export const customerFields = {
 
 export const keyFields = { id: keyId, scopes, createdAt: time('When it was issued.') };
 
+/** How long a change waits for other members unless it says so, in ms. */
+export const WAIT_MS = 5_000;
+
+/** `?wait=&timeoutMs=` of changes, parsed. */
+export interface WaitQuery {
+  readonly wait?: 'all' | 'majority';
+  readonly timeoutMs?: number;
+}
+
 /** `?wait=&timeoutMs=` of changes. */
 export const waitQuery = {
   wait: Type.Optional(
@@ -119,7 +128,7 @@ export const waitQuery = {
     Type.Integer({
       minimum: 0,
       maximum: 60_000,
-      description: 'How long to wait for that at most, in ms; default 5000.',
+      description: `How long to wait for that at most, in ms; default ${WAIT_MS}. Then the answer says how far it has got.`,
     }),
   ),
 };

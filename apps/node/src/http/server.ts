@@ -19,6 +19,7 @@ import { epochRoutes } from './epochs.ts';
 import { healthRoutes } from './health.ts';
 import { releaseAtEnd } from './holding.ts';
 import { logRoutes } from './log.ts';
+import { monthRoutes } from './months.ts';
 import { pictureRoutes } from './pictures.ts';
 import { problemOf, sendProblem } from './problem.ts';
 import { Room } from './room.ts';
@@ -120,6 +121,7 @@ function addRoutes(app: App, deps: Deps): void {
       done(null, payload);
     });
     customerRoutes(scope, deps, guards);
+    monthRoutes(scope, deps, guards);
     accountRoutes(scope, deps, guards);
     customerAdminRoutes(scope, deps, guards);
     tokenRoutes(scope, deps, guards);

@@ -2,7 +2,7 @@ import { Type } from 'typebox';
 import { PAGE_MAX } from '@waggle/identity';
 import type { App, Deps } from './app.ts';
 import type { Guards } from './authenticate.ts';
-import { apply, change, VISIBLE } from './change.ts';
+import { apply, change } from './change.ts';
 import { sendLines } from './lines.ts';
 import {
   AUTHENTICATION_CODES,
@@ -52,11 +52,12 @@ export function tokenRoutes(app: App, { node }: Deps, guards: Guards): void {
     },
     async (request, reply) => {
       const { role: given, name: called } = request.body;
-      const { id, token, createdAt } = await change(node, request, (context) =>
+      const made = await change(node, request, reply, (context) =>
         identity.createToken(context, { role: given, name: called }),
       );
       reply.code(201).header('cache-control', 'no-store');
-      return { id, token, role: given, name: called, createdAt, visibleAt: VISIBLE };
+      const { id, token, createdAt, visibleAt: visible } = made;
+      return { id, token, role: given, name: called, createdAt, visibleAt: visible };
     },
   );
 
@@ -97,7 +98,7 @@ export function tokenRoutes(app: App, { node }: Deps, guards: Guards): void {
       },
     },
     async (request, reply) => {
-      await apply(node, request, (context) => identity.revokeToken(context, request.params.id));
+      await apply(node, request, reply, (context) => identity.revokeToken(context, request.params.id));
       return reply.code(204).send();
     },
   );

@@ -2,6 +2,7 @@ import { fromUtf8, WaggleError, type CustomerId, type Epoch } from '@waggle/prot
 import { addUsage, parseUsage, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
 import { epochBounds, type Genesis } from '@waggle/protocol/sealing';
 import { STATEMENTS_PAGE_MAX, type StatementRow } from '@waggle/runtime';
+import { coverageOf, type Coverage } from '../cluster.ts';
 import type { Node } from '../node.ts';
 import { rfc3339 } from './time.ts';
 
@@ -47,7 +48,7 @@ export async function readUsage(
   // One moment: what no seal has counted by now, and then the statements of exactly the seals until now. An epoch that is
   // sealed while they are read is in the former.
   const { openEpoch, sealingEpoch } = node.driver;
-  const asOf = rfc3339(node.clock.nowMs());
+  const { asOfMs, ...coverage } = coverageOf(node.driver, node.clock.nowMs());
   const unsealed = unsealedParts(node, customer);
   const statements = await readStatements(node, customer, first, Math.min(last + EPOCHS_MAX, sealingEpoch - 1));
   const parts = [...sealedParts(statements), ...unsealed].filter(({ epoch }) => epoch >= first && epoch <= last);
@@ -57,12 +58,20 @@ export async function readUsage(
     customer,
     from: rfc3339(epochBounds(genesis, first).startMs),
     to: rfc3339(genesis.startMs + (last + 1) * genesis.epochMs),
-    asOf,
-    coverage: { members: 1, of: 1, oldest: asOf },
+    asOf: rfc3339(asOfMs),
+    coverage: coverageView(coverage),
     totals,
     ...grouped(genesis, group, parts, { openEpoch, sealingEpoch, hasOpen }),
   };
 }
+
+/** A coverage as the API shows it. */
+export const coverageView = ({ members, of, oldestMs, replicas }: Omit<Coverage, 'asOfMs'>): object => ({
+  members,
+  of,
+  oldest: rfc3339(oldestMs),
+  replicas: replicas.map(({ asOfMs, ...one }) => ({ ...one, asOf: asOfMs === null ? null : rfc3339(asOfMs) })),
+});
 
 /** The epochs that a time range touches, up to the open one: first and last, where last may be first − 1. */
 function epochsOf({ standing, driver }: Node, fromMs: number | null, toMs: number): { first: Epoch; last: Epoch } {

@@ -93,6 +93,45 @@ describe('for operators', () => {
   });
 });
 
+describe('for operators of a cluster', () => {
+  const run = (...args: string[]) => here(args, { WAGGLE_URL: url, WAGGLE_DATA: data });
+  const keyFile = join(data, 'operator.key');
+
+  it('status shows members, voters, lags and what each node sees', async () => {
+    const status = await ask('status', '--all');
+    expect(status).toMatch(/^members +1 of 1 reachable, 1 may vote$/m);
+    expect(status).toMatch(/^[0-9a-f]{32} +alive +yes +http:\S+ .* 0\.0 s \/ 0\.0 s$/m);
+    expect(status).toMatch(new RegExp(`^${url} +alive, 0\\.0 s$`, 'm'));
+    expect(await json('status', '--all')).toMatchObject({ views: [{ url, problem: null }] });
+  });
+
+  it('an invite is made by the node, or here with the key, and warns of loopback addresses', async () => {
+    for (const args of [[], ['--operator-key', keyFile], ['--uses', '3', '--expires', '30m', '--quiet']]) {
+      const { code, stdout, stderr } = await run('invite', ...args);
+      expect([code, stderr]).toEqual([0, expect.stringContaining('works on this machine only')]);
+      expect(stdout).toMatch(args.includes('--quiet') ? /^wgi_\S+\n$/ : /^npm start -- --join wgi_\S+\n$/m);
+    }
+    const before = Date.now();
+    const { stdout } = await run('invite', '--operator-key', keyFile, '--uses', '3', '--expires', '2h', '--json');
+    const { uses, expiresAt } = JSON.parse(stdout) as { uses: number; expiresAt: string };
+    expect(uses).toBe(3);
+    expect(Date.parse(expiresAt) - before).toBeGreaterThanOrEqual(7_200_000);
+  });
+
+  it('what was asked wrongly is said before anything is done', async () => {
+    expect(await fail('invite', '--expires', 'soon')).toMatch(/^2 waggle: Expected a time such as/);
+    expect(await fail('invite', '--uses', 'many')).toMatch(/^2 waggle: Expected a whole number for uses/);
+    expect(await fail('invite', '--uses', '0')).toMatch(/^1 waggle: REQUEST_INVALID: /);
+    expect(await fail('invite', '--operator-key', join(data, 'none'))).toMatch(
+      /^2 waggle: Expected to read the operator/,
+    );
+    expect(await fail('invite', '--operator-key', PICTURE)).toMatch(/^2 waggle: Expected an Ed25519 private key/);
+    expect(await fail('retire', 'node-2')).toMatch(/^2 waggle: Expected the id of a replica/);
+    expect(await fail('ban', '0'.repeat(32))).toMatch(/^1 waggle: MEMBER_UNKNOWN: /);
+    expect(await fail('retire', '0'.repeat(32), '--operator-key', keyFile)).toMatch(/^1 waggle: MEMBER_UNKNOWN: /);
+  });
+});
+
 describe('for customers', () => {
   it('a picture is resized, metered and on record', async () => {
     const key = (await ask('customer', 'create', 'painter', '--with-key', '--quiet')).trim();

@@ -110,7 +110,7 @@ describe('what is refused', () => {
       { env: { WAGGLE_EPOC_MS: '1000' } },
       /received WAGGLE_EPOC_MS; did you mean WAGGLE_EPOCH_MS\?/,
     ],
-    ['a setting of a later version', { env: { WAGGLE_JOIN: 'x' } }, /received WAGGLE_JOIN/],
+    ['a setting of a later version', { env: { WAGGLE_REGION: 'x' } }, /received WAGGLE_REGION/],
     ['a file that is not there', { flags: { config: 'none.json' } }, /a file of settings at .*none\.json/],
   ] as const)('%s', (_, sources, message) => {
     expect(refusal(sources)).toMatch(message);

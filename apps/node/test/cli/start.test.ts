@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { BIN, PICTURE, ROOT, Running, startNode, temporary, waggle } from './support.ts';
+import { ANYWHERE, BIN, PICTURE, ROOT, Running, startNode, temporary, waggle } from './support.ts';
 
 /** The commands that a node prints, between "Try it" and the line about the log. */
 const commandsOf = ({ stdout }: Running): string => /Try it.*\n\n([\s\S]*?)\n\n/.exec(stdout)?.[1] ?? '';
@@ -119,7 +119,7 @@ describe('stopping', () => {
 describe.skipIf(process.platform !== 'linux' || !existsSync('/usr/bin/script'))('on a terminal', () => {
   it('SIGTERM makes the same pause, as for `docker run -t`', async () => {
     const data = join(temporary(), 'data');
-    const args = [BIN, 'start', '--http', '127.0.0.1:0', '--data', data, '--workers', '1', '--drain-ms', '600000'];
+    const args = [BIN, 'start', ...ANYWHERE, '--data', data, '--workers', '1', '--drain-ms', '600000'];
     const terminal = new Running('/usr/bin/script', ['-qfec', [process.execPath, ...args].join(' '), '/dev/null']);
     const [, pid] = await terminal.find(/"pid":(\d+).*"msg":"ready"/);
     onTestFinished(() => {
@@ -147,7 +147,7 @@ describe('what a node writes on standard error', () => {
 describe('what keeps a node from starting is one line', () => {
   /** Standard error and exit code of a start that fails. */
   async function refused(data: string, flags: readonly string[] = []): Promise<string> {
-    const { code, stdout, stderr } = await waggle(['start', '--http', '127.0.0.1:0', '--data', data, ...flags]);
+    const { code, stdout, stderr } = await waggle(['start', ...ANYWHERE, '--data', data, ...flags]);
     expect(stdout).toBe('');
     expect(stderr.trim().split('\n')).toHaveLength(1);
     return `${code} ${stderr.trim()}`;

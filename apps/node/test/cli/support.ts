@@ -99,6 +99,9 @@ export async function waggle(args: readonly string[], options: Options = {}): Pr
   return { code, stdout: running.stdout, stderr: running.stderr };
 }
 
+/** Flags by which a node listens on ports that are free. */
+export const ANYWHERE = ['--http', '127.0.0.1:0', '--swarm', '127.0.0.1:0'];
+
 /** Starts a node on any port. It is killed when `cleanUp` says so, if it still runs. */
 export async function startNode(
   data: string,
@@ -106,7 +109,7 @@ export async function startNode(
   options: Options = {},
   cleanUp: CleanUp = onTestFinished,
 ): Promise<Running & { readonly url: string }> {
-  const args = ['start', '--http', '127.0.0.1:0', '--data', data, '--workers', '1', ...flags];
+  const args = ['start', ...ANYWHERE, '--data', data, '--workers', '1', ...flags];
   const node = new Running(process.execPath, [BIN, ...args], options);
   cleanUp(async () => {
     node.child.kill('SIGKILL');

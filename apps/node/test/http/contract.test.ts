@@ -284,25 +284,31 @@ describe('what an operator does', () => {
 
   it('the cluster: one member', async () => {
     const { replica, cluster } = test.node.standing;
-    const self = { replica, url: 'https://waggle.example', load: { workers: 1, running: 0, queued: 0 } };
+    const said = { replica, url: 'https://waggle.example', zone: null, load: { workers: 1, running: 0, queued: 0 } };
     expect((await test.operator('GET', '/v1/cluster')).json()).toEqual({
       cluster: cluster.id,
       origin: cluster.origin,
       self: replica,
+      asOf: TIME,
       members: [
         {
-          ...self,
+          ...said,
           member: expect.stringMatching(/^[0-9a-f]{64}$/) as string,
           state: 'alive',
-          incarnation: 0,
-          zone: null,
+          since: expect.anything() as unknown,
+          incarnation: expect.any(Number) as number,
+          status: 'admitted',
+          addresses: expect.any(Array) as unknown[],
           version: '0.1.0',
-          lag: 0,
+          lag: { controlMs: 0, usageMs: 0 },
         },
       ],
       roster: [replica],
+      openEpoch: expect.any(Number) as number,
+      sealingEpoch: expect.any(Number) as number,
+      alarms: [],
     });
-    expect((await acme('GET', '/v1/nodes')).json()).toEqual({ nodes: [self] });
+    expect((await acme('GET', '/v1/nodes')).json()).toEqual({ nodes: [said] });
   });
 });
 

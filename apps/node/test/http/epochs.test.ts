@@ -183,6 +183,10 @@ describe('epochs', () => {
     vi.restoreAllMocks();
     const unsealed = (await get(`/v1/epochs/${test.node.driver.openEpoch}`)).json<object>();
     expect(unsealed).toMatchObject({ treeSize: null, root: null });
+    const { sealGraceMs } = test.node.standing.cluster.genesis;
+    const { end, deadline, waitingFor } = unsealed as { end: string; deadline: string; waitingFor: string[] };
+    expect(Date.parse(deadline) - Date.parse(end)).toBe(sealGraceMs);
+    expect([[], [test.node.standing.replica]]).toContainEqual(waitingFor);
     expect(unsealed).not.toHaveProperty('header');
   });
 
@@ -197,6 +201,8 @@ describe('epochs', () => {
       epoch: billed,
       state: 'sealed',
       header: { epoch: billed },
+      writtenOff: [],
+      late: [],
       roster: [{ replica: test.node.standing.replica }],
     });
     expect(view).toMatchObject({

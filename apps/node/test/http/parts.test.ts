@@ -242,6 +242,7 @@ describe('readiness', () => {
     let finish: (() => void) | undefined;
     const node: Probed = {
       isDraining: false,
+      isInformed: true,
       driver: { isFull: false },
       clock: { nowMs: () => 0, monotonicMs: () => nowMs, after: () => () => {} },
       pool: {

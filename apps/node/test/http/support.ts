@@ -39,7 +39,12 @@ export async function openTestNode(overrides: Partial<Config> = {}, bounds: Part
   const config: Config = {
     http: { host: '127.0.0.1', port: 0 },
     publicUrl: null,
+    swarm: { host: '127.0.0.1', port: 0 },
+    swarmAdvertise: null,
+    join: null,
+    zone: null,
     data,
+    dataMoved: false,
     origin: 'waggle.test',
     epochMs: 3_600_000,
     sealGraceMs: 1_000,
@@ -51,6 +56,7 @@ export async function openTestNode(overrides: Partial<Config> = {}, bounds: Part
     recordRetentionMs: 86_400_000,
     drainMs: 0,
     publicLog: true,
+    slotRetentionMs: 86_400_000,
     databaseBytesMax: null,
     ...overrides,
   };
@@ -66,7 +72,12 @@ export async function openTestNode(overrides: Partial<Config> = {}, bounds: Part
     commit: (ms, entries) => metrics.commit(ms, entries),
     sealed: (epoch) => metrics.sealed(epoch),
     worker: (event) => metrics.worker(event),
-    rollFailed: (error) => {
+    member: () => undefined,
+    misbehaviour: (from, code) => metrics.misbehaviour(from, code),
+    alarm: (alarm) => metrics.alarm(alarm),
+    joined: (replica) => metrics.joined(replica),
+    joinRefused: (from, error) => metrics.joinRefused(from, error),
+    keepingFailed: (error) => {
       throw error;
     },
     fatal: (error) => {

@@ -14,6 +14,11 @@ it('a seal in the middle of the answer is counted once: its epoch is still unsea
     standing: { cluster: { genesis: { startMs: 0, epochMs: 1_000 } } },
     clock: { nowMs: () => 5_500 },
     driver: {
+      standing: { replica: 'self' },
+      members: [],
+      authority: { admittedReplicas: () => [] },
+      directory: new Map(),
+      roster: [],
       openEpoch: 5,
       get sealingEpoch() {
         return sealingEpoch;

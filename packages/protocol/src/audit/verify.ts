@@ -13,6 +13,7 @@ import {
   type Epoch,
   type ErrorCode,
 } from '../base/index.ts';
+import { parseFacts, verifyFact, type RosterFact } from '../authority/index.ts';
 import {
   chainStart,
   clusterOf,
@@ -27,6 +28,7 @@ import {
   type Cluster,
   type Outcome,
   type Roster,
+  type RosterEntry,
   type SlotEntry,
 } from '../sealing/index.ts';
 import {
@@ -131,6 +133,7 @@ export function verifyBundle(
       crypto,
     ),
   );
+  checkFacts(file(bundle, BUNDLE_FILES.facts), cluster, chain.roster, outcome.next.roster, crypto);
   checkStatements(bundle, outcome);
   const frontier = appendToFrontier(
     crypto,
@@ -280,6 +283,36 @@ function readContents(
   }
   return contents;
 }
+
+/**
+ * Who came was admitted by an invite of the operator's and not turned out since; who went was retired or banned. Each fact proves
+ * itself. Whether a change should have been made or not is not said: the roster's majority answers for that.
+ */
+function checkFacts(bytes: Uint8Array, cluster: Cluster, before: Roster, after: Roster, crypto: Crypto): void {
+  const facts = named('ROSTER_MISMATCH', BUNDLE_FILES.facts, () => parseFacts(bytes));
+  for (const fact of facts)
+    try {
+      verifyFact(fact, cluster, crypto);
+    } catch (cause) {
+      if (!(cause instanceof WaggleError)) throw cause;
+      throw new WaggleError('ROSTER_MISMATCH', `${BUNDLE_FILES.facts}: ${cause.message}`, { cause });
+    }
+  const isIn = (roster: Roster, replica: string): boolean => roster.some((entry) => entry.replica === replica);
+  const about = (replica: string): RosterFact[] => facts.filter((fact) => fact.replica === replica);
+  const isOut = (fact: RosterFact): boolean => fact.kind !== 'admit';
+  for (const { replica } of before)
+    if (!isIn(after, replica) && !about(replica).some(isOut))
+      throw new WaggleError('ROSTER_MISMATCH', `Expected a fact that retires or bans ${replica}, which votes no more`);
+  for (const entry of after) {
+    if (isIn(before, entry.replica)) continue;
+    const admits = about(entry.replica).filter((fact) => fact.kind === 'admit' && sameKeys(fact, entry));
+    if (admits.length === 0 || about(entry.replica).some(isOut))
+      throw new WaggleError('ROSTER_MISMATCH', `Expected a fact that admits ${entry.replica}, and none against it`);
+  }
+}
+
+const sameKeys = (a: RosterEntry, b: RosterEntry): boolean =>
+  a.transportKey === b.transportKey && a.logKey === b.logKey && a.cosignerKey === b.cosignerKey;
 
 function checkStatements(bundle: Bundle, outcome: Outcome): void {
   const text = named('STATEMENT_MISMATCH', BUNDLE_FILES.statements, () =>

@@ -130,22 +130,19 @@ export class Authority {
   /**
    * Whether this node may accept a joiner now, by its own clock and by what it has heard; asked again for the same replica and
    * invite it gives the same answer. Whoever accepts writes the fact into its own registers, under `factKey`.
-   * Throws `SIGNATURE_INVALID` for a fact that does not prove itself, an expired or used-up invite, and a replica that was
-   * retired or banned.
+   * Throws `INVITE_INVALID` and `INVITE_EXPIRED` as `checkInvite`, `INVITE_USED`, `FACT_REFUSED` for a replica that was retired
+   * or banned, and `SIGNATURE_INVALID` for a fact that does not prove itself.
    */
   checkJoin(fact: Admit, nowMs: number): void {
     checkInvite(fact, this.#cluster, nowMs, this.#crypto);
     verifyAdmit(fact, this.#cluster, this.#crypto);
     const status = this.statusOf(fact.replica);
     if (status === 'retired' || status === 'banned')
-      throw new WaggleError(
-        'SIGNATURE_INVALID',
-        `Expected a replica in good standing, received one that was ${status}`,
-      );
+      throw new WaggleError('FACT_REFUSED', `Expected a replica in good standing, received one that was ${status}`);
     const others = this.#set.withInviteOf(fact).filter((held) => held.fact.replica !== fact.replica);
     if (others.length >= fact.grant.uses)
       throw new WaggleError(
-        'SIGNATURE_INVALID',
+        'INVITE_USED',
         `Expected an invite that is not used up; this one was good for ${fact.grant.uses} and ${others.length} joined with it`,
       );
   }

@@ -109,10 +109,20 @@ export function verifyGrant(grant: Grant, cluster: Cluster, crypto: Crypto): voi
   demandSignature(crypto, cluster.genesis.operatorKey, message, grant.signature, 'an invite by the operator');
 }
 
+function isGranted(grant: Grant, cluster: Cluster, crypto: Crypto): boolean {
+  try {
+    verifyGrant(grant, cluster, crypto);
+    return true;
+  } catch (error) {
+    if (error instanceof WaggleError && error.code === 'SIGNATURE_INVALID') return false;
+    throw error;
+  }
+}
+
 /**
  * Whether an invite, or the one in an admit fact, is good for the cluster now. Whoever is asked to accept a joiner does this
  * with its own clock: nobody else's word is taken for the time.
- * Throws `SIGNATURE_INVALID` for one of another cluster or operator, and for one that has expired.
+ * Throws `INVITE_INVALID` for one of another cluster or operator, and `INVITE_EXPIRED`.
  */
 export function checkInvite(
   { cluster: id, grant }: { readonly cluster: ClusterId; readonly grant: Grant },
@@ -121,11 +131,12 @@ export function checkInvite(
   crypto: Crypto,
 ): void {
   if (id !== cluster.id)
-    throw new WaggleError('SIGNATURE_INVALID', `Expected an invite of cluster ${cluster.id}, received one of ${id}`);
-  verifyGrant(grant, cluster, crypto);
+    throw new WaggleError('INVITE_INVALID', `Expected an invite of cluster ${cluster.id}, received one of ${id}`);
+  if (!isGranted(grant, cluster, crypto))
+    throw new WaggleError('INVITE_INVALID', 'Expected an invite that the operator of the cluster signed');
   if (nowMs > grant.expiresMs)
     throw new WaggleError(
-      'SIGNATURE_INVALID',
+      'INVITE_EXPIRED',
       `Expected an invite that has not expired; this one did ${nowMs - grant.expiresMs} ms ago`,
     );
 }

@@ -67,6 +67,20 @@ export const ERRORS = {
   NOT_READY: { status: 503, title: 'The node is not ready for requests.', effect: NOTHING },
   DRAINING: { status: 503, title: 'The node is shutting down.', effect: NOTHING },
 
+  // The cluster
+  INVITE_INVALID: { status: 400, title: 'The invite is not one of this cluster.', effect: NOTHING },
+  INVITE_EXPIRED: { status: 410, title: 'The invite has expired.', effect: NOTHING },
+  INVITE_USED: { status: 409, title: 'The invite is used up.', effect: NOTHING },
+  FACT_REFUSED: { status: 403, title: 'The cluster does not admit this replica.', effect: NOTHING },
+  PEER_UNREACHABLE: { status: 503, title: 'No member answers.', effect: NOTHING },
+  MEMBER_UNKNOWN: { status: 404, title: 'There is no such member.', effect: NOTHING },
+  OPERATOR_KEY_MISSING: { status: 409, title: 'This node does not have the operator key.', effect: NOTHING },
+  SLOTS_EXPIRED: {
+    status: 410,
+    title: 'The slots of this epoch are not kept any more.',
+    effect: 'Its header, checkpoint, slot list and statements are kept.',
+  },
+
   // The node
   STORE_FULL: {
     status: 503,
@@ -101,6 +115,11 @@ export const ERRORS = {
     status: 500,
     title: 'The data directory is damaged.',
     effect: 'The node did not start. Nothing was overwritten.',
+  },
+  DATA_COPIED: {
+    status: 500,
+    title: 'The data directory is a copy of another one.',
+    effect: 'The node did not start. Nothing was written.',
   },
   DATA_NEWER: {
     status: 500,

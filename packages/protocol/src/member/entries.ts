@@ -35,6 +35,13 @@ export class Entries {
     return null;
   }
 
+  /** Takes the writes out, to be refused. */
+  takeWrites(): Entry[] {
+    const writes = this.#waiting.filter(({ type }) => type === 'write');
+    this.#waiting = this.#waiting.filter(({ type }) => type !== 'write');
+    return writes;
+  }
+
   /** Those of the next batch. */
   take(): Entry[] {
     return this.#waiting.splice(0, PER_BATCH_MAX);

@@ -1,3 +1,4 @@
+export type { ShownEpoch } from '../replication/index.ts';
 export { Member } from './member.ts';
 export type {
   Alarm,

@@ -1,80 +1,42 @@
-import {
-  assert,
-  present,
-  WaggleError,
-  type Digest,
-  type Epoch,
-  type ErrorCode,
-  type ReplicaId,
-} from '../base/index.ts';
-import { Authority, isFactKey } from '../authority/index.ts';
-import {
-  equalControl,
-  Registers,
-  signControl,
-  type ControlRegister,
-  type Register,
-  type UsageRow,
-  type WriterId,
-} from '../lattice/index.ts';
+import { assert, WaggleError, type Digest, type Epoch, type ErrorCode, type ReplicaId } from '../base/index.ts';
+import { Authority, isFactKey, nextRoster, parseFacts } from '../authority/index.ts';
+import { equalControl, Registers, type ControlRegister, type UsageRow, type WriterId } from '../lattice/index.ts';
 import type { MemberView } from '../membership/index.ts';
-import type { ClassName, Lag, ReplicationStats } from '../replication/index.ts';
-import { Sealing, type SealedEpoch, type SealingEffect, type SealingInput } from '../sealing/index.ts';
+import type { Lag, ReplicationStats } from '../replication/index.ts';
+import {
+  epochBounds,
+  Sealing,
+  type Roster,
+  type SealedEpoch,
+  type SealingInput,
+  type Evidence,
+  type SealingStatus,
+} from '../sealing/index.ts';
 import { parseSlot, type SlotId } from '../usage/index.ts';
+import { Batches, type Flight } from './batches.ts';
+import { CatchUp, type Question } from './catch-up.ts';
 import { Entries, type Entry } from './entries.ts';
+import { load } from './load.ts';
 import { Lookups, type Purpose } from './lookups.ts';
 import { Peers, type PeersEffect, type PeersInput } from './peers.ts';
-import {
-  expiredWith,
-  formatReleases,
-  isExpired,
-  parseReleases,
-  releaseWith,
-  sealingEpochOf,
-  withoutPinned,
-  type Releases,
-} from './retention.ts';
-import type {
-  Batch,
-  Loaded,
-  MemberEffect,
-  MemberInput,
-  MemberOptions,
-  MemberTimer,
-  Now,
-  VectorRow,
-  Write,
-} from './types.ts';
-import { NO_ROWS, Unsaved, usageRow, type LazyRows } from './unsaved.ts';
+import { isExpired, sealingEpochOf } from './retention.ts';
+import { Seals, type ToSeal } from './seals.ts';
+import { Timers, type OwnTimer } from './timers.ts';
+import type { Batch, Loaded, MemberEffect, MemberInput, MemberOptions, Now } from './types.ts';
+import { Unsaved } from './unsaved.ts';
 import { UsageBook, type UsageView } from './usage-book.ts';
 
 /** How long to wait before asking a full disk again, in ms. */
 const FULL_RETRY_MS = 1_000;
 /** Keys of one writer: 100 000 customers with keys, limits and audit entries need half a million. */
 const CONTROL_KEYS_MAX = 4_000_000;
+/** Of these, what is kept for sealing and for the writes that wait. */
+const CONTROL_KEYS_SPARE = 100_000;
 /** How long what others sent may wait to be written, in ms. */
 const LAZY_MS = 1_000;
-/** How often to look whether an epoch is over, at least and at most, in ms: the wall clock may jump, a timer does not. */
-const LOOK_MS_MAX = 10_000;
-const LOOK_MS_MIN = 1_000;
-
-/** Names in the store's `meta`. */
-const META = { hlc: 'hlc', releases: 'releases' } as const;
-
-type Kept = Exclude<SealingEffect, { type: 'want' }>;
-
-/** What becomes true once a batch is on disk. */
-interface InFlight {
-  readonly batch: Batch;
-  readonly entries: readonly Entry[];
-  readonly effects: readonly Kept[];
-  readonly control: readonly ControlRegister[];
-  readonly usage: readonly UsageRow[];
-  readonly lazy: LazyRows;
-  /** Slots that the seal covers. */
-  readonly covered: readonly SlotId[];
-  readonly releases: Releases;
-}
+/** How often to look whether others have sealed more, in ms, and how long after its end and grace an epoch is overdue. */
+const CATCH_UP_MS = 2_000;
+const OVERDUE_MS = 3_000;
 
 /**
  * One node without its disk, network and clock: the registers, and the cores that work on them. `handle` takes an input and gives
@@ -96,22 +58,22 @@ export class Member {
   readonly #peers: Peers;
   readonly #sealing: Sealing;
   /** What sealing is to be told at the start: contents, then registers, closes last. */
-  #restored: SealingInput[] = [];
-  #releases: Releases;
+  #restored: readonly SealingInput[];
   readonly #entries = new Entries();
-  #effects: Kept[] = [];
-  #inFlight: InFlight | undefined;
-  #numbers = 0;
+  readonly #seals: Seals;
+  readonly #batches: Batches;
   readonly #lookups = new Lookups();
   readonly #unsaved: Unsaved;
-  readonly #timed = new Set<(MemberTimer & { core: 'member' })['input']>();
+  readonly #catchUp = new CatchUp();
+  /** Whether this replica must not write under its id any more. */
+  #isFenced = false;
+  /** What was said of this replica's standing. */
+  readonly #standing = new Set<'banned' | 'retired'>();
+  readonly #timers = new Timers((effect) => this.#out.push(effect));
   #isLazyDue = false;
   #isFull = false;
   #isProbing = false;
   #isStarted = false;
-  /** The seal that is being staged, and the one that is. */
-  #staging = -1;
-  #staged = -1;
   #alarmedEpoch = -1;
   #now: Now = { wallMs: 0, steadyMs: 0 };
   #out: MemberEffect[] = [];
@@ -121,16 +83,29 @@ export class Member {
     this.#options = options;
     this.#book = new UsageBook(options, loaded.chain);
     this.#authority = new Authority({ cluster, crypto });
-    this.#releases = parseReleases(loaded.meta.get(META.releases));
-    this.#load(loaded);
+    this.#seals = new Seals(options.stageAbove ?? Number.MAX_SAFE_INTEGER);
+    const { inputs, unknown } = load(loaded, { authority: this.#authority, control: this.#control, book: this.#book });
+    this.#restored = inputs;
+    for (const digest of unknown) this.#lookFor(digest, 'counted');
     this.#unsaved = new Unsaved(this.#control, this.#book.registers);
+    this.#batches = new Batches({
+      member: options,
+      control: this.#control,
+      book: this.#book,
+      unsaved: this.#unsaved,
+      meta: loaded.meta,
+    });
     this.#peers = new Peers({
       member: options,
       authority: this.#authority,
       control: this.#control,
       usage: this.#book.registers,
       controlRules: { isDropped: (_, { key }) => isExpired(key, this.sealingEpoch), isForgotten: () => false },
-      usageRules: { isDropped: (writer, row) => this.#book.isCounted(writer, row), isForgotten: () => false },
+      usageRules: {
+        isDropped: (writer, row) => this.#book.isCounted(writer, row),
+        isForgotten: (writer) => this.#book.isOver(writer),
+      },
+      roster: () => this.#sealing.roster,
     });
     this.#sealing = new Sealing({
       cluster,
@@ -141,9 +116,11 @@ export class Member {
       logSigner: log,
       cosigner,
       slotsUpTo: (epoch) => this.#book.slotsUpTo(epoch),
+      facts: () => this.#authority.facts(),
+      nextRoster: (roster, facts, seen) => nextRoster(roster, facts.flatMap(parseFacts), seen, crypto).roster,
       chain: loaded.chain,
       edge: loaded.edge,
-      firstEpoch: loaded.chain.epoch,
+      firstEpoch: loaded.firstEpoch ?? loaded.chain.epoch,
     });
   }
 
@@ -162,6 +139,31 @@ export class Member {
     return this.#book.chain.epoch;
   }
 
+  /** Who may vote on the epoch to be sealed next. */
+  get roster(): Roster {
+    return this.#sealing.roster;
+  }
+
+  /** How the epoch to be sealed next gets on. */
+  get sealingStatus(): SealingStatus {
+    return this.#sealing.status();
+  }
+
+  /** What others wrote about sealing that no correct node writes: refused, the first of it kept. */
+  get evidence(): readonly Evidence[] {
+    return this.#sealing.evidence;
+  }
+
+  /** What the chain of seals counted of slots that may still grow: contents that must stay on disk. */
+  get counted(): ReadonlyMap<string, Digest> {
+    return this.#book.chain.counted;
+  }
+
+  /** The writer of this run's usage registers. */
+  get usageWriter(): WriterId {
+    return this.#book.own;
+  }
+
   /** Whether the last batch found the disk full: work would only be refused at its end. */
   get isFull(): boolean {
     return this.#isFull;
@@ -174,12 +176,11 @@ export class Member {
 
   /** Whether nothing waits for the disk, or for time to pass. */
   get isIdle(): boolean {
-    return this.#inFlight === undefined && this.#entries.count === 0 && this.#effects.length === 0;
+    return !this.#batches.isInFlight && this.#entries.count === 0 && (this.#isFenced || this.#seals.isEmpty);
   }
 
   /** Whether an epoch whose time has passed is still open: after a long downtime, one step closes some, and then the next. */
   isBehind(now: Now): boolean {
-    if (now.wallMs < this.#sealing.wakeAtMs) return false;
     return this.#sealing.isClosable(now.wallMs, this.#peers.clockMs(now.steadyMs));
   }
 
@@ -201,6 +202,16 @@ export class Member {
   /** What was exchanged with the others since the start. */
   get stats(): Readonly<ReplicationStats> {
     return this.#peers.stats;
+  }
+
+  /** The other members that are known to hold this replica's control registers up to a version. */
+  heldBy(version: number): ReplicaId[] {
+    return this.#peers.heldBy('control', version);
+  }
+
+  /** Those that are known to hold this run's usage registers up to a version. */
+  usageHeldBy(version: number): ReplicaId[] {
+    return this.#peers.heldBy('usage', version);
   }
 
   /** How long ago this node held all that a member had to show. */
@@ -229,16 +240,19 @@ export class Member {
         this.#enqueue(input);
         break;
       case 'persisted':
-        this.#persisted(this.#landed(input.number));
+        this.#persisted(this.#batches.persisted(input.number));
         break;
       case 'full':
-        this.#refused(this.#landed(input.number));
+        this.#refused(this.#batches.refused(input.number));
         break;
       case 'staged':
-        this.#staged = input.epoch;
+        this.#seals.staged(input.epoch);
         break;
       case 'content':
         this.#loaded(input.digest, input.bytes);
+        break;
+      case 'follow':
+        this.#peer({ type: 'follow', of: input.of ?? 'control', version: input.version });
         break;
       case 'timer':
         if (input.timer.core === 'member') this.#fire(input.timer.input);
@@ -247,6 +261,7 @@ export class Member {
       default:
         this.#peer(input);
     }
+    this.#learn();
     this.#commit();
     this.#schedule();
     const out = this.#out;
@@ -256,47 +271,36 @@ export class Member {
 
   // Start
 
-  #load({ control, usage, vectors, pinned }: Loaded): void {
-    const acts: SealingInput[] = [];
-    const actsLast: SealingInput[] = [];
-    for (const bytes of pinned) acts.push({ type: 'content', bytes });
-    for (const row of control) {
-      const { replica, key, value } = row;
-      this.#control.restore(replica, row);
-      // Closes last: with its own close a member acts, and it must know by then what it has promised and signed before.
-      if (sealingEpochOf(key) !== null)
-        (key.startsWith('close/') ? actsLast : acts).push({ type: 'register', replica, key, value });
-      else if (isFactKey(key)) this.#authority.fold(key, value);
-    }
-    this.#restored = [...acts, ...actsLast];
-    for (const row of usage) this.#book.restore(row);
-    const rows = [...vectors];
-    const vector = <W extends string>(name: ClassName): [W, number][] =>
-      rows.filter((row) => row.class === name).map(({ writer, upTo }) => [writer as W, upTo]);
-    this.#control.restored(vector<ReplicaId>('control'));
-    for (const digest of this.#book.restored(vector<WriterId>('usage'))) this.#lookFor(digest, 'counted');
-  }
-
   #start(): void {
     this.#isStarted = true;
-    for (const input of this.#restored.splice(0)) {
+    for (const input of this.#restored) {
       const code = this.#seal(input);
       if (code !== null && input.type === 'register') this.#malformed(input.replica, input.key, code);
     }
+    this.#restored = [];
+    this.#forget();
     this.#admit();
   }
 
   // Inputs
 
   #enqueue(entry: Entry): void {
-    const code = this.#entries.add(entry);
+    const code = this.#whyNot(entry) ?? this.#entries.add(entry);
     if (code !== null) this.#out.push({ type: 'refused', ticket: entry.ticket, code });
   }
 
-  #fire(timer: (MemberTimer & { core: 'member' })['input']): void {
-    this.#timed.delete(timer);
+  /** Why nothing can be written at all now; null if it can. */
+  #whyNot({ type }: Entry): ErrorCode | null {
+    if (type !== 'write') return null;
+    if (this.#isFenced) return 'NOT_READY';
+    return this.#control.room(this.#options.replica) < CONTROL_KEYS_SPARE ? 'STORE_FULL' : null;
+  }
+
+  #fire(timer: OwnTimer): void {
+    this.#timers.fired(timer, this.#now.steadyMs);
     if (timer === 'lazy') this.#isLazyDue = true;
     else if (timer === 'full') this.#isProbing = this.#isFull;
+    else if (timer === 'catchUp') this.#lookForEpochs();
   }
 
   #peer(input: PeersInput): void {
@@ -311,6 +315,17 @@ export class Member {
         return this.#found(effect.digest, effect.bytes);
       case 'load':
         return this.#lookFor(effect.digest, 'peers');
+      case 'epochs':
+        return this.#catchUp.received(effect.from, effect.epochs, this.#now.steadyMs);
+      case 'readSealed':
+        if (effect.from < this.sealingEpoch) this.#out.push(effect);
+        else this.#peer({ type: 'sealedRead', to: effect.to, epochs: [] });
+        return;
+      case 'alarm':
+        if (effect.alarm.what === 'overtaken' || (effect.alarm.what === 'duplicate' && effect.alarm.mustStop))
+          this.#fence();
+        this.#out.push(effect);
+        return;
       default:
         this.#out.push(effect);
     }
@@ -329,6 +344,10 @@ export class Member {
     if (epoch !== null) {
       const code = this.#seal({ type: 'register', replica, key, value });
       if (code !== null) this.#malformed(replica, key, code);
+      if (replica !== this.#options.replica) {
+        const { sealingEpoch } = this.#sealing;
+        this.#ask(this.#catchUp.sign(replica, epoch, sealingEpoch, this.#now.steadyMs));
+      }
       // From here on its slot does not grow.
       if (replica === this.#options.replica && key.startsWith('close/'))
         this.#unsaved.gone(this.#book.reconsider(this.#options, epoch, this.openEpoch));
@@ -343,8 +362,44 @@ export class Member {
   }
 
   #admit(): void {
+    const status = this.#authority.statusOf(this.#options.replica);
+    if ((status === 'banned' || status === 'retired') && !this.#standing.has(status)) {
+      this.#standing.add(status);
+      this.#out.push({ type: 'alarm', alarm: { what: status } });
+    }
     this.#out.push({ type: 'admitted', replicas: this.#authority.admittedReplicas() });
     this.#peer({ type: 'admitted' });
+  }
+
+  /** From now on no control register is written: neither close nor vote. What waits for that is refused. */
+  #fence(): void {
+    this.#isFenced = true;
+    for (const { ticket } of this.#entries.takeWrites()) this.#out.push({ type: 'refused', ticket, code: 'NOT_READY' });
+  }
+
+  // Catching up
+
+  /** Hands sealing what another member has shown, epoch by epoch. */
+  #learn(): void {
+    if (this.#isFenced) return;
+    for (let shown = this.#catchUp.next(this.#sealing.sealingEpoch); shown !== null;) {
+      const { header, checkpoint } = shown;
+      this.#seal({ type: 'learned', header, checkpoint });
+      shown = this.#catchUp.next(this.#sealing.sealingEpoch);
+    }
+    this.#ask(this.#catchUp.more(this.#sealing.sealingEpoch, this.#now.steadyMs));
+  }
+
+  #lookForEpochs(): void {
+    if (this.#isFenced || !this.#peers.isReached) return;
+    const { cluster } = this.#options;
+    const { sealingEpoch } = this.#sealing;
+    const dueMs = epochBounds(cluster.genesis, sealingEpoch).endMs + cluster.genesis.sealGraceMs + OVERDUE_MS;
+    this.#ask(this.#catchUp.look(sealingEpoch, this.#now.wallMs >= dueMs, this.#now.steadyMs));
+  }
+
+  #ask(question: Question | null): void {
+    if (question !== null) this.#peer({ type: 'behind', from: this.#sealing.sealingEpoch, ...question });
   }
 
   // Contents
@@ -371,125 +426,55 @@ export class Member {
 
   /** Hands sealing an input. The code of what was wrong with it, or null. */
   #seal(input: SealingInput): ErrorCode | null {
-    const { replica } = this.#options;
-    const local: SealingInput[] = [];
     try {
       for (const effect of this.#sealing.handle(input, this.#now.wallMs))
         if (effect.type === 'want') this.#lookFor(effect.digest, 'sealing');
-        else if (effect.type === 'write' && !effect.key.startsWith('close/') && !this.#isVoter())
-          local.push({ type: 'register', replica, key: effect.key, value: effect.value });
-        else this.#effects.push(effect);
+        else this.#seals.add(effect);
     } catch (error) {
       if (!(error instanceof WaggleError)) throw error;
       return error.code;
     }
-    for (const each of local) this.#seal(each);
     return null;
-  }
-
-  #isVoter(): boolean {
-    return this.#sealing.roster.some(({ replica }) => replica === this.#options.replica);
-  }
-
-  /** What is to be done up to the next seal, and that one too unless it is to be staged first. */
-  #takeEffects(): Kept[] {
-    const end = this.#effects.findIndex(({ type }) => type === 'sealed');
-    if (end < 0) return this.#effects.splice(0);
-    const { sealed } = this.#effects[end] as { readonly sealed: SealedEpoch };
-    const isLarge = sealed.outcome.leaves.length > (this.#options.stageAbove ?? Number.MAX_SAFE_INTEGER);
-    if (!isLarge || this.#staged === sealed.epoch) return this.#effects.splice(0, end + 1);
-    if (this.#staging !== sealed.epoch) this.#out.push({ type: 'stage', sealed, before: this.#book.chain });
-    this.#staging = sealed.epoch;
-    return this.#effects.splice(0, end);
   }
 
   // Batches
 
   /** The one place that decides what goes to disk, and when. */
   #commit(): void {
-    if (this.#inFlight !== undefined) return;
+    if (this.#batches.isInFlight) return;
     // A full disk is asked when someone waits for the answer, and once in a while.
     if (this.#isFull && !this.#isProbing && this.#entries.count === 0) return;
-    if (this.isBehind(this.#now)) this.#seal({ type: 'tick', membersClockMs: this.#peers.clockMs(this.#now.steadyMs) });
+    if (!this.#isFenced && (this.isBehind(this.#now) || this.#now.wallMs >= this.#sealing.wakeAtMs))
+      this.#seal({ type: 'tick', membersClockMs: this.#peers.clockMs(this.#now.steadyMs) });
     // With more epochs to be closed, nothing is metered into the next of them.
-    const entries = this.isBehind(this.#now) ? [] : this.#entries.take();
-    const effects = this.#takeEffects();
+    const entries = !this.#isFenced && this.isBehind(this.#now) ? [] : this.#entries.take();
+    const effects = this.#isFenced ? [] : this.#takeSeals();
     const isLazy = this.#isLazyDue || this.#unsaved.isFull;
     if (entries.length === 0 && effects.length === 0 && !isLazy && !this.#isProbing) return;
-    this.#inFlight = this.#build(entries, effects, isLazy);
-    this.#isProbing = false;
-    this.#out.push({ type: 'persist', batch: this.#inFlight.batch });
-  }
-
-  #build(entries: readonly Entry[], effects: readonly Kept[], isLazy: boolean): InFlight {
-    const { replica, run, hlc } = this.#options;
-    const epoch = this.openEpoch;
-    const metered = entries.filter((entry) => entry.type === 'meter');
-    const control = this.#sign([
-      ...effects.filter((effect) => effect.type === 'write'),
-      ...entries.flatMap((entry) => (entry.type === 'write' ? entry.writes : [])),
-    ]);
-    const usage = this.#book.rows(metered, epoch);
-    const contents = effects.filter((effect) => effect.type === 'content');
-    const sealed = effects.find((effect) => effect.type === 'sealed')?.sealed ?? null;
-    const covered = sealed === null ? [] : this.#book.coveredBy(sealed, epoch);
-    const pinned = withoutPinned(this.#releases, new Set(contents.map(({ digest }) => digest)));
-    const released =
-      sealed === null
-        ? { kept: pinned, dropped: [] }
-        : releaseWith(pinned, sealed.epoch, sealed.release, !this.#peers.isStarted);
-    const lazy = isLazy ? this.#unsaved.take(covered) : NO_ROWS;
     if (isLazy) this.#isLazyDue = false;
-    const own = (name: ClassName, writer: string, registers: readonly Register[]): VectorRow[] =>
-      registers.length === 0 ? [] : [{ class: name, writer, upTo: registers.at(-1)!.version }];
-    const batch: Batch = {
-      number: ++this.#numbers,
-      metered: { epoch, tickets: metered.map(({ ticket }) => ticket) },
-      meta: [
-        [META.hlc, hlc.last],
-        ...(sealed === null && contents.length === 0 ? [] : [[META.releases, formatReleases(released.kept)] as const]),
-      ],
-      control: [...control.map((register) => ({ replica, ...register })), ...lazy.control],
-      usage: [...usage.map((row) => usageRow({ replica, run, epoch: row.epoch }, row)), ...lazy.usage],
-      vectors: [...own('control', replica, control), ...own('usage', this.#book.own, usage), ...lazy.vectors],
-      contents: contents.map(({ digest, epoch: since, bytes }) => ({ digest, epoch: since, bytes })),
-      seal: sealed === null ? null : { sealed, before: this.#book.chain },
-      dropControl: sealed === null ? [] : expiredWith(sealed.epoch, this.#control, replica, epoch),
-      dropUsage: [...covered, ...lazy.gone],
-      dropContents: released.dropped,
-    };
-    return { batch, entries, effects, control, usage, lazy, covered, releases: released.kept };
+    this.#isProbing = false;
+    const isAlone = !this.#peers.isStarted;
+    const batch = this.#batches.begin({ entries, effects, isLazy, openEpoch: this.openEpoch, isAlone });
+    this.#out.push({ type: 'persist', batch });
   }
 
-  #sign(writes: readonly Write[]): ControlRegister[] {
-    const { transport, cluster, replica } = this.#options;
-    const version = this.#control.upTo(replica) + 1;
-    return writes.map(({ key, value }, i) =>
-      signControl(transport, cluster.id, replica, { key, value, version: version + i }),
-    );
-  }
-
-  #landed(number: number): InFlight {
-    const flight = present(this.#inFlight, 'a batch in flight');
-    assert(flight.batch.number === number, `the answer to batch ${flight.batch.number}, not ${number}`);
-    this.#inFlight = undefined;
-    return flight;
+  #takeSeals(): readonly ToSeal[] {
+    const { effects, stage } = this.#seals.take();
+    if (stage !== null) this.#out.push({ type: 'stage', sealed: stage, before: this.#book.chain });
+    return effects;
   }
 
   /** There was no room: what clients wait for is refused, the rest is offered again. */
-  #refused({ entries, effects, lazy }: InFlight): void {
+  #refused({ entries, effects }: Flight): void {
     this.#isFull = true;
-    this.#effects.unshift(...effects);
-    this.#unsaved.putBack(lazy);
+    this.#seals.putBack(effects);
     for (const { ticket } of entries) this.#out.push({ type: 'refused', ticket, code: 'STORE_FULL' });
-    this.#timer('full', FULL_RETRY_MS);
+    this.#timers.set('full', FULL_RETRY_MS);
   }
 
-  #persisted({ batch, entries, control, usage, lazy, covered, releases }: InFlight): void {
+  #persisted({ batch, entries, control, usage, covered }: Flight): void {
     const { replica } = this.#options;
     this.#isFull = false;
-    this.#releases = releases;
-    this.#unsaved.saved(lazy);
     this.#book.apply(usage);
     if (batch.seal !== null) this.#sealed(batch.seal.sealed, covered, batch.dropControl);
     for (const { register } of this.#control.apply(replica, control)) this.#deliver(replica, register);
@@ -497,6 +482,8 @@ export class Member {
       if (control.length > 0) this.#peer({ type: 'written' });
       for (const { digest, bytes } of batch.contents) this.#peer({ type: 'held', digest, bytes });
     }
+    // Whoever looked for it while it was being written found it neither on the disk nor, from here on, at the others.
+    for (const { digest, bytes } of batch.contents) if (this.#lookups.isWanted(digest)) this.#found(digest, bytes);
     const { epoch } = batch.metered;
     for (const { ticket } of entries) this.#out.push({ type: 'done', ticket, epoch });
   }
@@ -505,17 +492,29 @@ export class Member {
   #sealed(sealed: SealedEpoch, covered: readonly SlotId[], expired: Batch['dropControl']): void {
     this.#unsaved.gone(this.#book.seal(sealed, covered, this.openEpoch));
     for (const { replica, key } of expired) this.#control.drop(replica, [key]);
+    this.#forget();
     this.#out.push({ type: 'sealed', epoch: sealed.epoch });
+  }
+
+  /** Runs that are over and wholly counted leave the vectors. */
+  #forget(): void {
+    const settled = this.#book.settled();
+    for (const writer of settled) {
+      this.#peers.forget(writer);
+      this.#book.forget(writer);
+    }
+    this.#unsaved.forget(settled);
   }
 
   // Timers
 
   /** Sees to it that time brings what has to come, each timer once. */
   #schedule(): void {
-    const leftMs = this.#sealing.wakeAtMs - this.#now.wallMs;
-    this.#timer('epoch', leftMs > 0 ? Math.min(leftMs, LOOK_MS_MAX) : LOOK_MS_MIN);
-    if (!this.#unsaved.isEmpty && !this.#isLazyDue) this.#timer('lazy', LAZY_MS);
-    if (leftMs <= 0) this.#compareClocks();
+    const { wallMs, steadyMs } = this.#now;
+    this.#timers.lookIn(this.#sealing.wakeAtMs - wallMs, steadyMs);
+    if (!this.#unsaved.isEmpty && !this.#isLazyDue) this.#timers.set('lazy', LAZY_MS);
+    if (this.#peers.isStarted) this.#timers.set('catchUp', CATCH_UP_MS);
+    if (wallMs >= epochBounds(this.#options.cluster.genesis, this.openEpoch).endMs) this.#compareClocks();
   }
 
   /** Says once for an epoch that it is over by this clock alone. */
@@ -524,12 +523,6 @@ export class Member {
     if (membersClockMs === null || this.isBehind(this.#now) || this.#alarmedEpoch === this.openEpoch) return;
     this.#alarmedEpoch = this.openEpoch;
     this.#out.push({ type: 'alarm', alarm: { what: 'clockAhead', epoch: this.openEpoch, membersClockMs } });
-  }
-
-  #timer(input: (MemberTimer & { core: 'member' })['input'], afterMs: number): void {
-    if (this.#timed.has(input)) return;
-    this.#timed.add(input);
-    this.#out.push({ type: 'timer', afterMs, timer: { core: 'member', input } });
   }
 }
 

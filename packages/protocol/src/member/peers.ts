@@ -12,6 +12,7 @@ import {
 } from '../membership/index.ts';
 import {
   Replication,
+  type ClassName,
   type DropRules,
   type JoinedEffect,
   type Lag,
@@ -19,16 +20,23 @@ import {
   type ReplicationInput,
   type ReplicationStats,
 } from '../replication/index.ts';
+import type { Roster } from '../sealing/index.ts';
 import { Clocks } from './clocks.ts';
 import { decodeEnvelope, encodeEnvelope } from './envelope.ts';
 import type { MemberEffect, MemberInput, MemberOptions, Now } from './types.ts';
 
+/** How long after a start it is waited for those who cannot be compared with, in ms. */
+const COMPARE_MS_MAX = 10_000;
 /** Seeds that are pinged at once when a node starts. */
 const SEEDS_MAX = 8;
 
 /** What the other members brought, beside what goes out as it is. */
 export type PeersEffect =
-  | Extract<MemberEffect, { type: 'send' | 'datagram' | 'timer' | 'member' | 'misbehaviour' | 'alarm' | 'load' }>
+  | Extract<
+      MemberEffect,
+      { type: 'send' | 'datagram' | 'timer' | 'member' | 'misbehaviour' | 'alarm' | 'load' | 'visible' | 'readSealed' }
+    >
+  | Extract<ReplicationEffect, { type: 'epochs' }>
   | JoinedEffect
   /** A wanted content, checked against its digest. */
   | { readonly type: 'content'; readonly digest: Digest; readonly bytes: Uint8Array };
@@ -39,7 +47,7 @@ export type PeersInput =
   /** Who belongs to the cluster has changed, or this node starts. */
   | { readonly type: 'admitted' }
   /** To replication alone. */
-  | Extract<ReplicationInput, { type: 'written' | 'held' | 'absent' | 'want' }>;
+  | Extract<ReplicationInput, { type: 'written' | 'held' | 'absent' | 'want' | 'follow' | 'behind' | 'sealedRead' }>;
 
 interface PeersOptions {
   readonly member: MemberOptions;
@@ -48,14 +56,17 @@ interface PeersOptions {
   readonly usage: Registers<UsageRow, WriterId>;
   readonly controlRules: DropRules<ControlRegister, ReplicaId>;
   readonly usageRules: DropRules<UsageRow, WriterId>;
+  /** Who may vote on the epoch to be sealed next. */
+  readonly roster: () => Roster;
 }
 
 /**
  * The other members as this node deals with them: membership says who is reachable, replication keeps the registers equal, and
  * every message brings a clock. Nothing goes on while there is nobody else.
  *
- * After a start this replica shows no control register of its own before it has compared with every member that it reaches: with
- * a disk that went back it would give versions that others hold to other values (PROTOCOL section 1).
+ * After a start this replica shows no control register of its own before it has compared with every member that it reaches, and
+ * with a majority of the other voters: with a disk that went back it would give versions that others hold to other values (PROTOCOL
+ * section 1). Members that do not answer hold that up for 10 s, not for ever: else one that is lost could stop the others.
  */
 export class Peers {
   readonly #options: PeersOptions;
@@ -66,6 +77,8 @@ export class Peers {
   readonly #self: Peer;
   #isStarted = false;
   #isHidden: boolean;
+  /** When somebody was first within reach. */
+  #reachedMs: number | undefined;
   #isOvertaken = false;
   #live: readonly ReplicaId[] = [];
 
@@ -98,6 +111,11 @@ export class Peers {
     return this.#isStarted;
   }
 
+  /** Whether any other member is within reach. */
+  get isReached(): boolean {
+    return this.#live.length > 0;
+  }
+
   /** This node and all others that it has heard of, in the order of their replica ids. */
   get members(): MemberView[] {
     return this.#membership.members();
@@ -109,6 +127,16 @@ export class Peers {
 
   lag(member: ReplicaId, steadyMs: number): Lag {
     return this.#replication.lag(member, steadyMs);
+  }
+
+  /** The other members that are known to hold this node's own registers of a class up to a version. */
+  heldBy(name: ClassName, version: number): ReplicaId[] {
+    return this.#replication.heldBy(name, version);
+  }
+
+  /** Forgets a run by the rule of `usageRules.isForgotten`. */
+  forget(writer: WriterId): void {
+    this.#replication.forget(writer);
   }
 
   clockMs(steadyMs: number): number | null {
@@ -163,7 +191,7 @@ export class Peers {
 
   #message(from: MemberKey, bytes: Uint8Array, now: Now): PeersEffect[] {
     const replica = this.#replicaOf(from);
-    if (replica === undefined) return [];
+    if (replica === undefined || this.#options.authority.statusOf(replica) === 'banned') return [];
     try {
       const { channel, wallMs, frame } = decodeEnvelope(bytes);
       this.#clocks.heard(replica, wallMs, now.steadyMs);
@@ -185,12 +213,18 @@ export class Peers {
   }
 
   #member(input: MembershipInput, now: Now): PeersEffect[] {
-    const effects = this.#membership.handle(input, now.steadyMs).map((effect) => this.#translate(effect));
+    const effects = this.#membership
+      .handle(input, now.steadyMs)
+      .flatMap((effect) =>
+        effect.type === 'twoRuns'
+          ? this.#replicate({ ...effect, type: 'runs', member: effect.member.replica }, now)
+          : [this.#translate(effect)],
+      );
     if (effects.some(({ type }) => type === 'member')) effects.push(...this.#reach(now));
     return effects;
   }
 
-  #translate(effect: MembershipEffect): PeersEffect {
+  #translate(effect: Exclude<MembershipEffect, { type: 'twoRuns' }>): PeersEffect {
     if (effect.type === 'send') return { type: 'datagram', to: effect.to, bytes: effect.bytes };
     if (effect.type === 'notify') return { type: 'member', change: effect.change };
     return { type: 'timer', afterMs: effect.afterMs, timer: { core: 'membership', input: effect.input } };
@@ -202,6 +236,7 @@ export class Peers {
     const of = (...states: string[]): ReplicaId[] =>
       views.filter(({ state }) => states.includes(state)).map(({ replica }) => replica);
     this.#live = of('alive', 'suspect');
+    if (this.#live.length > 0) this.#reachedMs ??= now.steadyMs;
     return this.#replicate({ type: 'members', live: this.#live, dead: of('dead') }, now);
   }
 
@@ -227,17 +262,30 @@ export class Peers {
         return [{ type: 'alarm', alarm: { what: 'conflict', class: name, writer, version } }];
       }
       case 'overtaken':
+        if (this.#isOvertaken) return [];
         this.#isOvertaken = true;
         return [{ type: 'alarm', alarm: { what: 'overtaken', version: effect.version } }];
+      case 'duplicate': {
+        const { run } = effect;
+        return [{ type: 'alarm', alarm: { what: 'duplicate', run, mustStop: run < this.#options.member.run } }];
+      }
+      case 'foreignVersion':
+        return [{ type: 'alarm', alarm: { what: 'foreignVersion', replica: effect.from, major: effect.major } }];
       default:
         return [effect];
     }
   }
 
-  /** Whether it has compared with all that it reaches, since the start. */
+  /** Whether it has compared with all that it reaches, since the start, and with enough of the voters. */
   #mayShow({ steadyMs }: Now): boolean {
     if (!this.#isHidden || this.#isOvertaken || this.#live.length === 0) return false;
-    return this.#live.every((member) => this.lag(member, steadyMs).control !== null);
+    const isCompared = (member: ReplicaId): boolean => this.lag(member, steadyMs).control !== null;
+    const compared = this.#live.filter(isCompared);
+    if (compared.length === 0) return false;
+    if (steadyMs - present(this.#reachedMs, 'a first time') >= COMPARE_MS_MAX) return true;
+    const voters = this.#options.roster().filter(({ replica }) => replica !== this.#self.replica);
+    const isMajority = voters.filter(({ replica }) => isCompared(replica)).length > (voters.length - 1) / 2;
+    return compared.length === this.#live.length && isMajority;
   }
 
   #replicaOf(key: MemberKey): ReplicaId | undefined {

@@ -12,7 +12,7 @@ import type {
 } from '../base/index.ts';
 import type { ControlRegister, Usage } from '../lattice/index.ts';
 import type { MemberChange, MemberKey, TimerInput } from '../membership/index.ts';
-import type { ClassName, ReplicationTimer } from '../replication/index.ts';
+import type { ClassName, ReplicationTimer, ShownEpoch } from '../replication/index.ts';
 import type { ChainState, Cluster, RosterEntry, SealedEpoch } from '../sealing/index.ts';
 import type { TileEdge } from '../transparency/index.ts';
 import type { SlotId } from '../usage/index.ts';
@@ -55,8 +55,8 @@ export interface VectorRow {
 export type MemberTimer =
   | { readonly core: 'membership'; readonly input: TimerInput }
   | { readonly core: 'replication'; readonly input: ReplicationTimer }
-  /** Looks whether an epoch is over; writes what others sent; asks a full disk again. */
-  | { readonly core: 'member'; readonly input: 'epoch' | 'lazy' | 'full' };
+  /** Looks whether an epoch is over; writes what others sent; asks a full disk again; looks whether others have sealed more. */
+  | { readonly core: 'member'; readonly input: 'epoch' | 'lazy' | 'full' | 'catchUp' };
 
 export type MemberInput =
   /** Once, before any other. */
@@ -89,6 +89,10 @@ export type MemberInput =
   | { readonly type: 'content'; readonly digest: Digest; readonly bytes: Uint8Array | null }
   /** How far the event loop is behind, in ms, sampled about once a second. */
   | { readonly type: 'loopLag'; readonly lagMs: number }
+  /** Finds out which live members hold this replica's registers of a class up to a version: `visible`, `heldBy`, `usageHeldBy`. */
+  | { readonly type: 'follow'; readonly version: number; readonly of?: ClassName }
+  /** The answer to a `readSealed`: sealed epochs in order, without a gap. */
+  | { readonly type: 'sealedRead'; readonly to: ReplicaId; readonly epochs: readonly ShownEpoch[] }
   /** This node goes, in order: the others are told. */
   | { readonly type: 'leave' };
 
@@ -107,19 +111,37 @@ export interface Batch {
   readonly contents: readonly { readonly digest: Digest; readonly epoch: Epoch; readonly bytes: Uint8Array }[];
   /** At most one; `before` is the chain that it continues, and `sealed.outcome.next` the one to start from afterwards. */
   readonly seal: { readonly sealed: SealedEpoch; readonly before: ChainState } | null;
+  /** Sealed epochs whose checkpoint has got other signatures. */
+  readonly checkpoints: readonly { readonly epoch: Epoch; readonly checkpoint: string }[];
   readonly dropControl: readonly { readonly replica: ReplicaId; readonly key: string }[];
   readonly dropUsage: readonly SlotId[];
+  /** Of runs that every node forgets, now that seals have counted all their rows. */
+  readonly dropVectors: readonly Omit<VectorRow, 'upTo'>[];
   readonly dropContents: readonly Digest[];
 }
 
 /** What a person should hear of. */
 export type Alarm =
-  /** Another node holds a register of this replica that it did not write: its disk went back. It must not go on under this id. */
+  /**
+   * Another node holds a register of this replica that it did not write: its disk went back. It must not go on under this id, and
+   * writes no control register any more: neither closes nor votes, while requests are metered as before.
+   */
   | { readonly what: 'overtaken'; readonly version: number }
   /** Two processes write as one replica. */
   | { readonly what: 'conflict'; readonly class: ClassName; readonly writer: string; readonly version: number }
   /** This node's clock says that the epoch is over, and those of the others say that it is not for long. */
   | { readonly what: 'clockAhead'; readonly epoch: Epoch; readonly membersClockMs: number }
+  /**
+   * Another process writes as this replica, under that run. The newer of the two must stop; the older one goes on and should say
+   * so, too.
+   */
+  | { readonly what: 'duplicate'; readonly run: Run; readonly mustStop: boolean }
+  /** The operator has shut this replica out: nobody connects to it any more. */
+  | { readonly what: 'banned' }
+  /** This replica was retired: it votes no more once a seal has taken that up, and its usage still counts. */
+  | { readonly what: 'retired' }
+  /** A member speaks a version of the protocol of which nothing is understood here. */
+  | { readonly what: 'foreignVersion'; readonly replica: ReplicaId; readonly major: number }
   /** A signed register that no correct node writes. It is held, and means nothing. */
   | { readonly what: 'malformed'; readonly replica: ReplicaId; readonly key: string; readonly code: ErrorCode };
 
@@ -147,6 +169,10 @@ export type MemberEffect =
   | { readonly type: 'sealed'; readonly epoch: Epoch }
   /** Read this content from disk: answered by `content`. */
   | { readonly type: 'load'; readonly digest: Digest }
+  /** Read the sealed epochs from this one on, some: answered by `sealedRead`. */
+  | { readonly type: 'readSealed'; readonly from: Epoch; readonly to: ReplicaId }
+  /** A member is newly known to hold this replica's registers of a class up to a version. */
+  | { readonly type: 'visible'; readonly replica: ReplicaId; readonly upTo: number; readonly of: ClassName }
   /** Who may connect from now on, in roster order. */
   | { readonly type: 'admitted'; readonly replicas: readonly RosterEntry[] }
   /** A member got into another state for this node. */
@@ -179,6 +205,10 @@ export interface Loaded {
   readonly usage: Iterable<UsageRegisterRow>;
   readonly vectors: Iterable<VectorRow>;
   readonly meta: ReadonlyMap<string, string>;
+  /** Roster facts that a member showed to a newcomer, of which the registers may not have come yet: their keys and texts. */
+  readonly facts?: Iterable<{ readonly key: string; readonly value: string }>;
+  /** The first epoch that this replica meters in, unless a close of its own says more; else the one after the last sealed. */
+  readonly firstEpoch?: Epoch;
   /** Where the chain of sealed epochs stands, and the tree that they make. */
   readonly chain: ChainState;
   readonly edge: TileEdge;

@@ -21,9 +21,11 @@ export interface LazyRows {
   readonly vectors: readonly VectorRow[];
   /** Slots whose rows are off memory, and go from the disk with it. */
   readonly gone: readonly SlotId[];
+  /** Runs of usage that are forgotten. */
+  readonly forgotten: readonly WriterId[];
 }
 
-export const NO_ROWS: LazyRows = { control: [], usage: [], vectors: [], gone: [] };
+export const NO_ROWS: LazyRows = { control: [], usage: [], vectors: [], gone: [], forgotten: [] };
 
 /** One class: up to where each writer is on disk, and those of whom more is held. */
 class Writers<R extends Register, W extends string> {
@@ -44,6 +46,11 @@ class Writers<R extends Register, W extends string> {
 
   add(writer: W): void {
     this.#waiting.add(writer);
+  }
+
+  forget(writer: W): void {
+    this.#waiting.delete(writer);
+    this.#saved.delete(writer);
   }
 
   saved(writer: W, upTo: number): void {
@@ -72,6 +79,7 @@ export class Unsaved {
   readonly #usage: Writers<UsageRow, WriterId>;
   #registers = 0;
   #gone: SlotId[] = [];
+  #forgotten: WriterId[] = [];
 
   constructor(control: Registers<ControlRegister, ReplicaId>, usage: Registers<UsageRow, WriterId>) {
     this.#control = new Writers('control', control);
@@ -79,7 +87,7 @@ export class Unsaved {
   }
 
   get isEmpty(): boolean {
-    return this.#control.isEmpty && this.#usage.isEmpty && this.#gone.length === 0;
+    return this.#control.isEmpty && this.#usage.isEmpty && this.#gone.length === 0 && this.#forgotten.length === 0;
   }
 
   /** Whether so much waits that it should not wait any longer. */
@@ -98,6 +106,12 @@ export class Unsaved {
     this.#gone.push(...slots);
   }
 
+  /** These runs are forgotten; what of them comes back is written after it. */
+  forget(writers: readonly WriterId[]): void {
+    for (const writer of writers) this.#usage.forget(writer);
+    this.#forgotten.push(...writers);
+  }
+
   /**
    * All of it, for a batch with a seal that covers these slots: their rows are left out. (What there is of a slot that is gone
    * came after it went: drops come before writes.)
@@ -114,6 +128,7 @@ export class Unsaved {
         .filter((row) => !isCovered.has(slotName(row))),
       vectors,
       gone: this.#gone.splice(0),
+      forgotten: this.#forgotten.splice(0),
     };
   }
 
@@ -125,11 +140,12 @@ export class Unsaved {
   }
 
   /** They are not. */
-  putBack({ vectors, gone }: LazyRows): void {
+  putBack({ vectors, gone, forgotten }: LazyRows): void {
     for (const { class: name, writer } of vectors)
       if (name === 'control') this.#control.add(writer as ReplicaId);
       else this.#usage.add(writer as WriterId);
     this.#gone.push(...gone);
+    this.#forgotten.push(...forgotten);
   }
 }
 

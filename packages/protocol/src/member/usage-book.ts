@@ -1,4 +1,13 @@
-import { present, type CustomerId, type Digest, type Epoch } from '../base/index.ts';
+import {
+  parseReplicaId,
+  parseRun,
+  present,
+  type CustomerId,
+  type Digest,
+  type Epoch,
+  type ReplicaId,
+  type Run,
+} from '../base/index.ts';
 import {
   addUsage,
   equalUsage,
@@ -22,6 +31,12 @@ import type { UsageRegisterRow } from './types.ts';
 /** Usage that no seal has counted yet, summed over replicas. */
 export type UsageView = Pick<GCounter, 'usage' | 'epochs' | 'customers' | 'skus'>;
 
+/** The run that a slot belongs to, by its `slotName`. */
+function runOf(name: string): Pick<SlotId, 'replica' | 'run'> {
+  const [replica, run] = name.split('-');
+  return { replica: parseReplicaId(replica), run: parseRun(Number(run)) };
+}
+
 /** Keys of one writer. */
 const USAGE_KEYS_MAX = 4_000_000;
 
@@ -36,10 +51,14 @@ export class UsageBook {
   readonly #counter = new GCounter();
   readonly #counted: Counted;
   readonly #writers = new Map<WriterId, UsageWriter>();
+  /** The latest run of each replica in registers and seals: what others know, too, so that all forget alike. */
+  readonly #newest = new Map<ReplicaId, Run>();
 
   constructor({ replica, run }: Pick<SlotId, 'replica' | 'run'>, chain: ChainState) {
     this.own = usageWriter(replica, run);
     this.#counted = new Counted(chain);
+    for (const writer of chain.closed.keys()) this.#started(parseUsageWriter(writer));
+    for (const slot of chain.counted.keys()) this.#started(runOf(slot));
   }
 
   get view(): UsageView {
@@ -73,6 +92,7 @@ export class UsageBook {
 
   /** Folds changes of the registers. Gives the contents that must be read to know what of them was counted (`counted`). */
   joined(writer: WriterId, changes: readonly Change<UsageRow>[]): Digest[] {
+    if (changes.length > 0 || this.registers.upTo(writer) > 0) this.#started(this.#writer(writer));
     const unknown = new Set<Digest>();
     for (const { register, previous } of changes) {
       const who = this.#writer(writer);
@@ -96,6 +116,10 @@ export class UsageBook {
   /** Ends a restore. Gives the contents to be read, as `joined`. */
   restored(vector: Iterable<readonly [writer: WriterId, upTo: number]>): Digest[] {
     this.registers.restored(vector);
+    // A writer of nothing is known here alone.
+    for (const writer of this.registers.writers())
+      if (this.registers.upTo(writer) > 0 || this.registers.pendingVersions(writer).length > 0)
+        this.#started(this.#writer(writer));
     if (this.chain.counted.size === 0) return [];
     return this.slotsUpTo(Number.MAX_SAFE_INTEGER).flatMap(({ id }) => {
       const who = this.#writer(usageWriter(id.replica, id.run));
@@ -147,6 +171,7 @@ export class UsageBook {
    * can go: they came while it was written.
    */
   seal({ outcome }: SealedEpoch, covered: readonly SlotId[], openEpoch: Epoch): SlotId[] {
+    for (const { id } of outcome.slots) this.#started(id);
     const slots = outcome.slots.map(({ id, content }) => {
       const who = this.#writer(usageWriter(id.replica, id.run));
       return { who, epoch: id.epoch, content, before: this.#uncounted(who, id.epoch) };
@@ -189,6 +214,28 @@ export class UsageBook {
     if (!rows.every((row) => isCounted(share, row))) return [];
     this.#drop(who.writer, rows);
     return [{ replica, run, epoch }];
+  }
+
+  /** Whether a run has a successor: then it writes no more, and with its last row counted it leaves the vectors. */
+  isOver(writer: WriterId): boolean {
+    const { replica, run } = parseUsageWriter(writer);
+    return writer !== this.own && run < (this.#newest.get(replica) ?? 0);
+  }
+
+  /** The runs that are over and of which no row is held: a seal has counted them all. What comes of them yet brings them back. */
+  settled(): WriterId[] {
+    return this.registers
+      .writers()
+      .filter((writer) => this.isOver(writer) && this.registers.of(writer).next().done === true);
+  }
+
+  /** Forgets a run beside its registers; what was counted of it goes with time. */
+  forget(writer: WriterId): void {
+    this.#writers.delete(writer);
+  }
+
+  #started({ replica, run }: Pick<SlotId, 'replica' | 'run'>): void {
+    if (run > (this.#newest.get(replica) ?? 0)) this.#newest.set(replica, run);
   }
 
   #isOpen({ writer }: UsageWriter, epoch: Epoch, openEpoch: Epoch): boolean {

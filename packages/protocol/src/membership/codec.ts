@@ -24,7 +24,9 @@ export type Message =
   /** "Ping `target` for me." */
   | { readonly type: 'pingRequest'; readonly number: number; readonly target: MemberId }
   /** "I am here, but had no ack of it so far" (Lifeguard §IV-A). */
-  | { readonly type: 'nack'; readonly number: number };
+  | { readonly type: 'nack'; readonly number: number }
+  /** Nothing but the updates that go with it: no answer to `number`, and none is awaited. */
+  | { readonly type: 'gossip'; readonly number: number };
 
 export interface Datagram {
   readonly sender: MemberId;
@@ -43,7 +45,7 @@ export interface Exchange {
   readonly updates: readonly Update[];
 }
 
-const MESSAGE_TYPES = ['ping', 'ack', 'pingRequest', 'nack'] as const satisfies readonly Message['type'][];
+const MESSAGE_TYPES = ['ping', 'ack', 'pingRequest', 'nack', 'gossip'] as const satisfies readonly Message['type'][];
 const EXCHANGE_KIND = MESSAGE_TYPES.length;
 const CLUSTER_BYTES = 32;
 /** Bytes of the longest varint: of a run, a sequence number, a number. */

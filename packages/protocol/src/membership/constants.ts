@@ -39,6 +39,10 @@ export const CONFIRMATIONS = 2;
 export const ACCUSATIONS_BURST = 5;
 export const ACCUSATION_REFILL_MS = 5_000;
 
+/** While there is news, how often some of it goes out beside probes, in ms, and to how many (memberlist GossipInterval, GossipNodes). */
+export const GOSSIP_MS = 200;
+export const GOSSIP_MEMBERS = 3;
+
 /** Worst local health; the best is 0 (memberlist AwarenessMaxMultiplier 8, less one). */
 export const HEALTH_MAX = 7;
 
@@ -62,3 +66,11 @@ export const REORDER_MAX = 32;
 
 /** Highest incarnation: 2^35 − 1, five bytes as a varint. A member that refutes once a second gets there in 1 089 years. */
 export const INCARNATION_MAX = 2 ** 35 - 1;
+
+/** How long after a run of a member was first heard datagrams of an older one may still come late, in ms. */
+export const RUN_SETTLED_MS = 2_000;
+/** How far two datagrams of an older run lie apart at least, before its process is believed alive, in ms. */
+export const RUN_OLDER_MS = 1_000;
+/** How long after the older process was last heard the newer one is told of it, in ms, and how often at most. */
+export const RUN_TWO_MS = 30_000;
+export const RUN_TELL_MS = 1_000;

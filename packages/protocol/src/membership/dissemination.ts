@@ -20,6 +20,13 @@ export class Broadcasts {
   readonly #bySent: Set<Broadcast>[] = [];
   readonly #byMember = new Map<MemberId, readonly Broadcast[]>();
 
+  #sentCount = 0;
+
+  /** Updates that went out so far, each as often as it did. */
+  get sent(): number {
+    return this.#sentCount;
+  }
+
   /** Updates that wait. */
   get size(): number {
     let size = 0;
@@ -64,6 +71,7 @@ export class Broadcasts {
   #sent(broadcast: Broadcast, limit: number): void {
     this.#bySent[broadcast.sent]!.delete(broadcast);
     broadcast.sent++;
+    this.#sentCount++;
     if (broadcast.sent < limit) {
       this.#level(broadcast.sent).add(broadcast);
       return;

@@ -22,6 +22,7 @@ import {
 import { DATAGRAM_BYTES_MAX, EXCHANGE_UPDATES_MAX } from './constants.ts';
 import { isLive, type MemberId, type MemberKey, type Update } from './member.ts';
 import { ReplayWindow } from './replay.ts';
+import { RunWatch, type TwoRuns } from './runs.ts';
 import type { MemberTable, Peer } from './table.ts';
 import type { MembershipOptions } from './types.ts';
 
@@ -50,15 +51,23 @@ export class Frames {
     this.#counts = counts;
   }
 
-  /** A datagram and its sender; nothing, and a count, of what is to be ignored. */
-  openDatagram(from: MemberKey, bytes: Uint8Array): { sender: Peer; datagram: Datagram } | undefined {
+  /**
+   * A datagram and its sender, and whether it is new; nothing, and a count, of what is to be ignored. `twoRuns` if its sender is
+   * to be told that two processes speak for it.
+   */
+  openDatagram(
+    from: MemberKey,
+    bytes: Uint8Array,
+    nowMs: number,
+  ): { sender: Peer; datagram: Datagram; isNew: boolean; twoRuns: TwoRuns | null } | undefined {
     const datagram = this.#decode(bytes, decodeDatagram);
     const sender = datagram && this.#sender(datagram.sender, from);
     if (datagram === undefined || sender === undefined) return undefined;
     sender.window ??= new ReplayWindow();
-    if (sender.window.accept(datagram.run, datagram.sequence)) return { sender, datagram };
-    this.#counts.replayed++;
-    return undefined;
+    sender.runs ??= new RunWatch();
+    const isNew = sender.window.accept(datagram.run, datagram.sequence);
+    if (!isNew) this.#counts.replayed++;
+    return { sender, datagram, isNew, twoRuns: sender.runs.heard(datagram.run, datagram.sequence, nowMs) };
   }
 
   /** A frame of an exchange and its sender; nothing, and a count, of what is to be ignored. */

@@ -2,6 +2,8 @@ import { compareText, type ClusterId, type Crypto, type Digest } from '../base/i
 import { DATAGRAM_UPDATE_BYTES, updateBytesMax, type Message } from './codec.ts';
 import {
   FORGET_PERIODS,
+  GOSSIP_MEMBERS,
+  GOSSIP_MS,
   INCARNATION_MAX,
   INDIRECT_PROBES,
   JOIN_PINGS_MAX,
@@ -57,6 +59,7 @@ export class Membership {
   #sinceMs = 0;
   #incarnation = 0;
   #period = 0;
+  #isGossiping = false;
   #nowMs = 0;
   #effects: Effect[] = [];
 
@@ -143,6 +146,8 @@ export class Membership {
         return this.#periodEnded(input);
       case 'probeTimedOut':
         return this.#probeTimedOut(input);
+      case 'gossip':
+        return this.#gossip();
       case 'relayTimedOut':
         return this.#relayTimedOut(input.number);
       case 'suspicionExpired':
@@ -286,7 +291,7 @@ export class Membership {
     } else if (overrides(update, { state, incarnation })) this.#change(peer, update);
     else if (update.state === 'suspect' && update.incarnation === incarnation && suspicion?.needs(update.accuser)) {
       suspicion.confirm(update.accuser);
-      this.#broadcasts.put(update);
+      this.#spread(update);
       this.#awaitVerdict(peer, suspicion.remainingMs(this.#nowMs));
     }
   }
@@ -294,7 +299,7 @@ export class Membership {
   #change(peer: Peer, update: Update, spread = true): void {
     const from = peer.state;
     this.#table.set(peer, update.state, update.incarnation, this.#nowMs);
-    if (spread) this.#broadcasts.put(update);
+    if (spread) this.#spread(update);
     peer.suspicion = undefined;
     if (update.state === 'suspect') {
       peer.suspicion = new Suspicion(update.accuser, this.#table.liveCount + 1, this.#nowMs);
@@ -312,15 +317,17 @@ export class Membership {
     if (state === 'alive') return;
     this.#incarnation = Math.min(INCARNATION_MAX, incarnation + 1);
     this.#health.change(1);
-    this.#broadcasts.put({ state: 'alive', member: this.#self.id, incarnation: this.#incarnation });
+    this.#spread({ state: 'alive', member: this.#self.id, incarnation: this.#incarnation });
   }
 
   // Frames in
 
   #datagram(from: MemberKey, bytes: Uint8Array): void {
-    const opened = this.#frames.openDatagram(from, bytes);
+    const opened = this.#frames.openDatagram(from, bytes, this.#nowMs);
     if (opened === undefined) return;
-    const { sender, datagram } = opened;
+    const { sender, datagram, isNew, twoRuns } = opened;
+    if (twoRuns !== null) this.#effects.push({ type: 'twoRuns', member: sender.member, ...twoRuns });
+    if (!isNew) return;
     this.#merge({ state: 'alive', member: datagram.sender, incarnation: datagram.incarnation });
     for (const update of datagram.updates) this.#merge(update);
     this.#answer(sender, datagram.message);
@@ -342,6 +349,8 @@ export class Membership {
         return this.#relay(peer, message.number, message.target);
       case 'nack':
         return this.#prober.nack(message.number, sender);
+      case 'gossip':
+        return;
       default:
         message satisfies never;
     }
@@ -389,6 +398,24 @@ export class Membership {
     updates.push(...this.#broadcasts.take(room, this.#retransmissions(), to.member.id));
     const bytes = this.#frames.datagram(this.#incarnation, message, updates);
     this.#effects.push({ type: 'send', to: to.member.key, bytes });
+  }
+
+  /** Takes up news, and sees to it that it goes out. */
+  #spread(update: Update): void {
+    this.#broadcasts.put(update);
+    if (this.#isGossiping || this.#state !== 'joined') return;
+    this.#isGossiping = true;
+    this.#timer(GOSSIP_MS, { type: 'gossip' });
+  }
+
+  /** News to a few (memberlist gossip): probes alone bring it to everyone a second or two later. Quiet while there is none. */
+  #gossip(): void {
+    const before = this.#broadcasts.sent;
+    for (const peer of this.#table.pickLive(GOSSIP_MEMBERS, () => true))
+      if (this.#broadcasts.size > 0) this.#send(peer, { type: 'gossip', number: 0 });
+    // What is only about those who are there to be told goes with the answers to them.
+    this.#isGossiping = this.#broadcasts.size > 0 && this.#broadcasts.sent > before;
+    if (this.#isGossiping) this.#timer(GOSSIP_MS, { type: 'gossip' });
   }
 
   #retransmissions(): number {

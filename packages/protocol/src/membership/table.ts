@@ -2,6 +2,7 @@ import type { Random } from '../base/index.ts';
 import { MEMBERS_MAX, REMEMBER_MS } from './constants.ts';
 import { isLive, type Member, type MemberId, type MemberState } from './member.ts';
 import type { ReplayWindow } from './replay.ts';
+import type { RunWatch } from './runs.ts';
 import type { Suspicion } from './suspicion.ts';
 
 /** `unheard`: in the node directory, but not heard of yet, or forgotten. */
@@ -18,6 +19,8 @@ export interface Peer {
   suspicion: Suspicion | undefined;
   /** Kept as long as the member is known, also when it is forgotten. */
   window: ReplayWindow | undefined;
+  /** Kept likewise. */
+  runs: RunWatch | undefined;
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
@@ -60,6 +63,7 @@ export class MemberTable {
           sinceMs: 0,
           suspicion: undefined,
           window: undefined,
+          runs: undefined,
         });
     return gone;
   }

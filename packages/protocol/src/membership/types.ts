@@ -6,6 +6,7 @@ import type { PeerState } from './table.ts';
 export type TimerInput =
   | { readonly type: 'periodEnded'; readonly period: number; readonly dueMs: number }
   | { readonly type: 'probeTimedOut'; readonly period: number; readonly dueMs: number }
+  | { readonly type: 'gossip'; readonly dueMs: number }
   | { readonly type: 'relayTimedOut'; readonly number: number; readonly dueMs: number }
   | {
       readonly type: 'suspicionExpired';
@@ -50,7 +51,9 @@ export type Effect =
    */
   | { readonly type: 'timer'; readonly afterMs: number; readonly input: TimerInput }
   /** For those who choose whom to talk to, for metrics and for people. */
-  | { readonly type: 'notify'; readonly change: MemberChange };
+  | { readonly type: 'notify'; readonly change: MemberChange }
+  /** Two processes speak for that member: to be told to it, again and again while it is so. */
+  | { readonly type: 'twoRuns'; readonly member: Member; readonly newest: Run; readonly older: Run };
 
 /** A member as `GET /v1/cluster` shows it. */
 export interface MemberView {

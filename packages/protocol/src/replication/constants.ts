@@ -2,7 +2,7 @@ import { DELTA_BYTES_MAX, MESSAGE_BYTES_MAX } from '../lattice/index.ts';
 
 /** Version of the frames. A newer minor may bring types of frames that older nodes ignore; a newer major may change any. */
 export const VERSION_MAJOR = 1;
-export const VERSION_MINOR = 0;
+export const VERSION_MINOR = 1;
 /** The oldest major that is understood: the one before, once there is one. */
 export const VERSION_MAJOR_MIN = Math.max(1, VERSION_MAJOR - 1);
 
@@ -70,3 +70,23 @@ export const RETRY_MS_MAX = 8_000;
 /** A transfer of which nothing comes for so long, in ms, is asked for again; after so many times in a row, of someone else. */
 export const STALL_MS = 1_000;
 export const STALLS_MAX = 5;
+
+/** How often, and how many times at most, members are asked again what they hold of this node's registers, in ms. */
+export const FOLLOW_MS = 1_000;
+export const FOLLOWS_MAX = 15;
+
+/** Exchanges that a node opens at once while it has to compare with everybody after a start. */
+export const COMPARES_MAX = 16;
+
+/** Sealed epochs in one frame. */
+export const SHOWN_EPOCHS_MAX = 1_024;
+/** How long to wait for sealed epochs that were asked for, in ms, and how many members are asked for the same at most. */
+export const EPOCHS_MS = 2_000;
+export const EPOCHS_ASKED_MAX = 3;
+/** Members for whom sealed epochs are being read from disk. */
+export const EPOCH_READS_MAX = 16;
+
+/** Other runs of this replica that are remembered as said. */
+export const RUNS_MAX = 16;
+/** A member that speaks a version which is not understood is told so at most this often, in ms. */
+export const VERSIONS_MS = 10_000;

@@ -1,4 +1,4 @@
-import { equalBytes, type Random, type ReplicaId } from '../base/index.ts';
+import type { Random, ReplicaId } from '../base/index.ts';
 import {
   BODY_BYTES_MAX,
   CATCH_UP_MS_MAX,
@@ -9,7 +9,7 @@ import {
   ROUND_BYTES_MAX,
 } from './constants.ts';
 import { entryBytes, type Entry, type Frame, type Page } from './frames.ts';
-import { Allowance, Budget, pack, type Outbox } from './outbox.ts';
+import { Allowance, Budget, pack, sample, type Outbox } from './outbox.ts';
 import type { AnySection, Taken } from './section.ts';
 import { perClass } from './stats.ts';
 import { CLASSES, type ClassName, type Lag, type PerClass } from './types.ts';
@@ -29,6 +29,8 @@ interface Round {
   hasUnknown: boolean;
   readonly wants: PerClass<{ readonly entries: Entry[]; bytes: number }>;
   readonly budgets: PerClass<Budget>;
+  /** How far this node's own registers went when it was opened. */
+  readonly own: PerClass<number>;
   isEqual: boolean;
   isProgress: boolean;
 }
@@ -61,12 +63,20 @@ export class Exchange {
   readonly #outbox: Outbox;
   readonly #random: Random;
   readonly #sections: Sections;
+  readonly #held: (member: ReplicaId, name: ClassName, upTo: number) => void;
   readonly #peers = new Map<ReplicaId, Peer>();
   #lastExchange: number;
   #ticks = 0;
 
-  constructor(outbox: Outbox, random: Random, sections: Sections) {
+  /** `held` is told how far a member holds this node's own registers. */
+  constructor(
+    outbox: Outbox,
+    random: Random,
+    sections: Sections,
+    held: (member: ReplicaId, name: ClassName, upTo: number) => void,
+  ) {
     this.#outbox = outbox;
+    this.#held = held;
     this.#random = random;
     this.#sections = sections;
     // Answers to an earlier process are not taken for ours.
@@ -80,6 +90,12 @@ export class Exchange {
     const isForDead = ++this.#ticks % EXCHANGES_PER_DEAD === 0 && dead.length > 0;
     const idle = (isForDead ? dead : live).filter((member) => (this.#peers.get(member)?.round ?? null) === null);
     if (idle.length > 0) this.#open(idle[this.#random.below(idle.length)]!, nowMs, nowMs);
+  }
+
+  /** Opens an exchange with some of these members at once, those left out with whom one is under way. */
+  openSome(members: readonly ReplicaId[], count: number, nowMs: number): void {
+    const idle = members.filter((member) => (this.#peers.get(member)?.round ?? null) === null);
+    for (const member of sample(idle, count, (n) => this.#random.below(n))) this.#open(member, nowMs, nowMs);
   }
 
   /** Forgets members of whom nothing is known any more. */
@@ -111,7 +127,8 @@ export class Exchange {
     const peer = this.#peer(from);
     if (peer.allowance.answer(nowMs) === null) return;
     peer.answered = { exchange, ms: nowMs, isProgress: false };
-    const same = perClass((name) => equalBytes(this.#sections[name].digest(), digests[name]));
+    const same = perClass((name) => this.#sections[name].isSame(digests[name]));
+    for (const name of CLASSES) if (same[name]) this.#held(from, name, this.#sections[name].ownUpTo);
     this.#outbox.send(from, { type: 'answer', exchange, same });
     for (const name of CLASSES) {
       if (same[name]) continue;
@@ -127,7 +144,11 @@ export class Exchange {
     const round = this.#round(from, exchange, nowMs);
     if (round === null) return;
     round.isEqual = same.control && same.usage;
-    for (const name of CLASSES) if (same[name]) this.#finish(from, round, name, nowMs);
+    for (const name of CLASSES) {
+      if (!same[name]) continue;
+      this.#held(from, name, round.own[name]);
+      this.#finish(from, round, name, nowMs);
+    }
   }
 
   onVector(from: ReplicaId, { exchange, class: name, isLast, page }: FrameOf<'vector'>, nowMs: number): void {
@@ -135,6 +156,7 @@ export class Exchange {
     if (round === null || !round.waiting.has(name)) return;
     const section = this.#sections[name];
     const budget = round.budgets[name];
+    this.#learn(from, name, page.entries);
     this.#sendDeltas(from, exchange, name, section.surplus(page, budget, this.#outbox));
     const want = round.wants[name];
     round.hasUnknown ||= page.entries.some(({ writer }) => !section.isKnown(writer));
@@ -159,6 +181,7 @@ export class Exchange {
   onWant(from: ReplicaId, { exchange, class: name, entries }: FrameOf<'want'>, nowMs: number): void {
     const { allowance } = this.#peer(from);
     const budget = allowance.answer(nowMs);
+    this.#learn(from, name, entries);
     if (budget !== null) {
       const deltas = entries.flatMap((entry) => this.#sections[name].supply(entry, budget, this.#outbox));
       allowance.charge(deltas.reduce((sum, { length }) => sum + length, 0));
@@ -193,6 +216,11 @@ export class Exchange {
       peer.heldMs[name] = answered.ms;
   }
 
+  /** What a member's entries say of this node's own writer. */
+  #learn(member: ReplicaId, name: ClassName, entries: readonly Entry[]): void {
+    for (const { writer, upTo } of entries) if (this.#sections[name].isOwn(writer)) this.#held(member, name, upTo);
+  }
+
   #open(member: ReplicaId, nowMs: number, rowMs: number): void {
     const exchange = ++this.#lastExchange;
     this.#peer(member).round = {
@@ -205,6 +233,7 @@ export class Exchange {
       hasUnknown: false,
       wants: perClass(() => ({ entries: [], bytes: 0 })),
       budgets: perClass(() => new Budget(ROUND_BYTES_MAX)),
+      own: perClass((name) => this.#sections[name].ownUpTo),
       isEqual: false,
       isProgress: false,
     };

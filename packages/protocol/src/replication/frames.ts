@@ -1,12 +1,15 @@
 import {
   hex,
   parseRun,
+  utf8,
   WaggleError,
   WireReader,
   WireWriter,
   type ClusterId,
   type Digest,
+  type Epoch,
   type ReplicaId,
+  type Run,
 } from '../base/index.ts';
 import { MESSAGE_BYTES_MAX, parseUsageWriter, usageWriter } from '../lattice/index.ts';
 import {
@@ -14,11 +17,12 @@ import {
   CHUNK_BYTES,
   CONTENT_BYTES_MAX,
   ENTRY_VERSIONS_MAX,
+  SHOWN_EPOCHS_MAX,
   VERSION_MAJOR,
   VERSION_MAJOR_MIN,
   VERSION_MINOR,
 } from './constants.ts';
-import { CLASSES, type ClassName, type PerClass } from './types.ts';
+import { CLASSES, type ClassName, type PerClass, type ShownEpoch } from './types.ts';
 
 /**
  * What a node holds of one writer, as it says it to another. `pending` are the versions held in `(after, through]` without all
@@ -78,7 +82,19 @@ export type Frame =
   | { readonly type: 'lack'; readonly digest: Digest }
   /** Asks for the next window of chunks. */
   | { readonly type: 'get'; readonly digest: Digest; readonly offset: number }
-  | { readonly type: 'chunk'; readonly digest: Digest; readonly offset: number; readonly bytes: Uint8Array };
+  | { readonly type: 'chunk'; readonly digest: Digest; readonly offset: number; readonly bytes: Uint8Array }
+  /** Asks to be told when the receiver holds the sender's own registers (of usage: of that run) up to a version, or more of them. */
+  | { readonly type: 'follow'; readonly class: ClassName; readonly run: Run; readonly version: number }
+  /** How far the sender holds everything that the receiver wrote: the answer to a `follow`, as far as it is now. */
+  | { readonly type: 'holds'; readonly class: ClassName; readonly run: Run; readonly upTo: number }
+  /** Asks for sealed epochs, from this one on. */
+  | { readonly type: 'epochs'; readonly from: Epoch }
+  /** Sealed epochs, one after the other; none if the sender has sealed no more. */
+  | { readonly type: 'sealed'; readonly epochs: readonly ShownEpoch[] }
+  /** Two processes write as the receiver's replica: the runs that the sender hears. */
+  | { readonly type: 'runs'; readonly newest: Run; readonly older: Run }
+  /** The majors that the sender understands: the answer to a frame of another one. */
+  | { readonly type: 'versions'; readonly least: number; readonly most: number };
 
 type FrameOf<T extends Frame['type']> = Extract<Frame, { type: T }>;
 
@@ -94,6 +110,9 @@ const ENTRY_BYTES = REPLICA_BYTES + 6 * 8;
 /** Bytes that an entry takes, at most. */
 export const entryBytes = ({ pending }: Entry): number => ENTRY_BYTES + 8 * pending.length;
 
+/** Bytes that a sealed epoch takes in a frame, at most. */
+export const shownBytes = ({ header, checkpoint }: ShownEpoch): number => 6 + header.length + utf8(checkpoint).length;
+
 /** Bytes that an encoded delta takes in a frame, at most. */
 export const packedBytes = (delta: Uint8Array): number => 3 + delta.length;
 
@@ -103,6 +122,7 @@ interface Codec<F extends Frame> {
   readonly read: (wire: WireReader) => Omit<F, 'type'>;
 }
 
+const readRun = (wire: WireReader): Run => parseRun(wire.varint());
 const flag = (wire: WireReader): boolean => wire.varint(1) === 1;
 const writeDigest = (wire: WireWriter, digest: Digest): WireWriter => wire.raw(hex.decode(digest));
 const readDigest = (wire: WireReader): Digest => hex.encode(wire.raw(DIGEST_BYTES)) as Digest;
@@ -186,6 +206,24 @@ function writeBound(wire: WireWriter, name: ClassName, writer: string | null): v
 }
 
 const readBound = (wire: WireReader, name: ClassName): string | null => (flag(wire) ? readWriter(wire, name) : null);
+
+/** `count ‖ (epoch of the first ‖ (header ‖ checkpoint)*)`, the latter unless there are none */
+function writeEpochs(wire: WireWriter, epochs: readonly ShownEpoch[]): void {
+  wire.varint(epochs.length);
+  if (epochs.length > 0) wire.varint(epochs[0]!.epoch);
+  for (const { header, checkpoint } of epochs) wire.bytes(header).text(checkpoint);
+}
+
+function readEpochs(wire: WireReader): ShownEpoch[] {
+  const count = wire.varint(SHOWN_EPOCHS_MAX);
+  const first = count === 0 ? 0 : wire.varint(VERSION_LAST - count);
+  // Copies: they are kept until the epochs before them are sealed here.
+  return Array.from({ length: count }, (_, i) => ({
+    epoch: first + i,
+    header: wire.bytes(BODY_BYTES_MAX).slice(),
+    checkpoint: wire.text(BODY_BYTES_MAX),
+  }));
+}
 
 const CODECS: { readonly [T in Frame['type']]: Codec<FrameOf<T>> } = {
   rumor: {
@@ -275,12 +313,43 @@ const CODECS: { readonly [T in Frame['type']]: Codec<FrameOf<T>> } = {
       bytes: wire.bytes(CHUNK_BYTES),
     }),
   },
+  follow: {
+    id: 13,
+    write: (wire, { class: name, run, version }) => void writeClass(wire, name).varint(run).varint(version),
+    read: (wire) => ({ class: readClass(wire), run: readRun(wire), version: wire.varint() }),
+  },
+  holds: {
+    id: 14,
+    write: (wire, { class: name, run, upTo }) => void writeClass(wire, name).varint(run).varint(upTo),
+    read: (wire) => ({ class: readClass(wire), run: readRun(wire), upTo: wire.varint() }),
+  },
+  epochs: {
+    id: 15,
+    write: (wire, { from }) => void wire.varint(from),
+    read: (wire) => ({ from: wire.varint() }),
+  },
+  sealed: {
+    id: 16,
+    write: (wire, { epochs }) => writeEpochs(wire, epochs),
+    read: (wire) => ({ epochs: readEpochs(wire) }),
+  },
+  runs: {
+    id: 17,
+    write: (wire, { newest, older }) => void wire.varint(newest).varint(older),
+    read: (wire) => ({ newest: readRun(wire), older: readRun(wire) }),
+  },
+  versions: {
+    id: 18,
+    write: (wire, { least, most }) => void wire.varint(least).varint(most),
+    read: (wire) => ({ least: wire.varint(), most: wire.varint() }),
+  },
 };
 
 const TYPES = new Map(Object.entries(CODECS).map(([type, { id }]) => [id, type as Frame['type']]));
 
 /** Why a frame is left alone, without anyone being at fault. */
-type Ignored = { readonly type: 'foreignCluster' | 'foreignVersion' | 'unknownType' };
+type Ignored =
+  { readonly type: 'foreignCluster' | 'unknownType' } | { readonly type: 'foreignVersion'; readonly major: number };
 
 /** `cluster[8] ‖ major ‖ minor ‖ type ‖ body`. Throws `DECODE_FAILED` for more than 64 KiB. */
 export function encodeFrame(cluster: ClusterId, frame: Frame): Uint8Array<ArrayBuffer> {
@@ -297,7 +366,7 @@ export function decodeFrame(cluster: ClusterId, bytes: Uint8Array): Frame | Igno
   const wire = new WireReader(bytes);
   if (hex.encode(wire.raw(CLUSTER_BYTES)) !== cluster.slice(0, 2 * CLUSTER_BYTES)) return { type: 'foreignCluster' };
   const major = wire.varint();
-  if (major < VERSION_MAJOR_MIN || major > VERSION_MAJOR) return { type: 'foreignVersion' };
+  if (major < VERSION_MAJOR_MIN || major > VERSION_MAJOR) return { type: 'foreignVersion', major };
   const [minor, id] = [wire.varint(), wire.varint()];
   const type = TYPES.get(id);
   if (type === undefined) {

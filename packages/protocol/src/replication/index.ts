@@ -10,4 +10,6 @@ export type {
   ReplicationInput,
   ReplicationOptions,
   ReplicationTimer,
+  ShownEpoch,
 } from './types.ts';
+export { VERSION_MAJOR, VERSION_MAJOR_MIN } from './constants.ts';

@@ -1,4 +1,4 @@
-import { WaggleError, type ReplicaId } from '../base/index.ts';
+import { WaggleError, type ReplicaId, type Run } from '../base/index.ts';
 import {
   controlRegisterBytes,
   DELTA_BYTES_MAX,
@@ -16,15 +16,28 @@ import {
   type UsageRow,
   type WriterId,
 } from '../lattice/index.ts';
-import { COALESCE_MS, EXCHANGE_MS, GAP_MS, GOSSIP_MS } from './constants.ts';
+import {
+  COALESCE_MS,
+  COMPARES_MAX,
+  EXCHANGE_MS,
+  FANOUT,
+  GAP_MS,
+  GOSSIP_MS,
+  RUNS_MAX,
+  VERSION_MAJOR,
+  VERSION_MAJOR_MIN,
+  VERSIONS_MS,
+} from './constants.ts';
 import { Contents } from './contents.ts';
+import { Epochs } from './epochs.ts';
 import { Exchange } from './exchange.ts';
 import { decodeFrame, type Frame } from './frames.ts';
 import { Outbox } from './outbox.ts';
 import { Rumors } from './rumors.ts';
 import { Section, type Taken } from './section.ts';
 import { newStats, type ReplicationStats } from './stats.ts';
-import type { Lag, ReplicationEffect, ReplicationInput, ReplicationOptions } from './types.ts';
+import type { ClassName, Lag, ReplicationEffect, ReplicationInput, ReplicationOptions } from './types.ts';
+import { Visibility } from './visibility.ts';
 
 type Handlers = { readonly [T in Frame['type']]: (from: ReplicaId, frame: Extract<Frame, { type: T }>) => void };
 
@@ -50,12 +63,18 @@ export class Replication {
   readonly #rumors: Rumors;
   readonly #exchange: Exchange;
   readonly #contents: Contents;
+  readonly #visibility: Visibility;
+  readonly #epochs: Epochs;
   #live: readonly ReplicaId[] = [];
   #dead: readonly ReplicaId[] = [];
   /** Own control registers up to there have gone out as rumors, or are old. */
   #rumored: number;
   /** When the gap of a writer was last asked for. */
   readonly #gapsMs = new Map<string, number>();
+  /** When a member of a version that is not understood was last told so. */
+  readonly #foreignMs = new Map<ReplicaId, number>();
+  /** Runs of other processes of this replica that were said. */
+  readonly #otherRuns = new Set<Run>();
   /** The timers that are set: any other is stale. */
   #timers = { flush: 0, gossip: 0, exchange: 0 };
   #isHidden: boolean;
@@ -100,7 +119,17 @@ export class Replication {
       joined: (writer, changes) => ({ type: 'joined', class: 'usage', writer, changes }),
     });
     this.#rumors = new Rumors(this.#outbox, random);
-    this.#exchange = new Exchange(this.#outbox, random, { control: this.#control, usage: this.#usage });
+    const sections = { control: this.#control, usage: this.#usage };
+    this.#visibility = new Visibility(this.#outbox, {
+      run,
+      own: { control: () => this.#control.ownUpTo, usage: () => this.#usage.ownUpTo },
+      heldOf: (name, writer, ofRun) =>
+        name === 'control' ? control.upTo(writer) : usage.upTo(usageWriter(writer, ofRun)),
+    });
+    this.#exchange = new Exchange(this.#outbox, random, sections, (member, name, upTo) =>
+      this.#visibility.learn(member, name, upTo),
+    );
+    this.#epochs = new Epochs(this.#outbox, random);
     this.#contents = new Contents(this.#outbox, random, crypto);
     this.#rumored = control.upTo(replica);
     this.#isHidden = options.isHidden ?? false;
@@ -113,6 +142,11 @@ export class Replication {
   /** How old this node's view of what a member had is: what `coverage` and `asOf` of an answer are made of. */
   lag(member: ReplicaId, nowMs: number): Lag {
     return this.#exchange.lag(member, nowMs);
+  }
+
+  /** The members that are known to hold this node's own registers of a class up to a version. */
+  heldBy(name: ClassName, version: number): ReplicaId[] {
+    return this.#visibility.heldBy(name, version, this.#live);
   }
 
   /** Forgets a run by the rule of `usageRules.isForgotten`, which must hold for it from now on: registers, vector and all. */
@@ -138,12 +172,14 @@ export class Replication {
       case 'members':
         this.#live = input.live;
         this.#dead = input.dead;
-        this.#exchange.keep(new Set([...input.live, ...input.dead]));
+        this.#keep(new Set([...input.live, ...input.dead]));
+        this.#compare();
         break;
       case 'show':
         this.#isHidden = false;
         this.#control.show();
         this.#scheduleFlush();
+        this.#visibility.again(this.#live);
         break;
       case 'written':
         this.#scheduleFlush();
@@ -151,6 +187,8 @@ export class Replication {
       case 'linkClosed':
         this.#exchange.abandon(input.member);
         this.#contents.linkClosed(input.member, this.#live);
+        this.#visibility.linkClosed(input.member);
+        this.#epochs.linkClosed(input.member, this.#live);
         break;
       case 'fetch':
         this.#contents.timer(input.digest, input.step, this.#live);
@@ -167,6 +205,26 @@ export class Replication {
       case 'unwant':
         this.#contents.unwant(input.digest, this.#live);
         break;
+      case 'follow':
+        this.#visibility.follow(input.of, input.version, this.#live);
+        // Usage has no rumors.
+        if (input.of === 'usage') this.#exchange.openSome(this.#live, FANOUT, nowMs);
+        break;
+      case 'follows':
+        this.#visibility.timer(input.round, this.#live);
+        break;
+      case 'behind':
+        this.#epochs.behind(input.from, input.hint, this.#live);
+        break;
+      case 'epochs':
+        this.#epochs.timer(input.step, this.#live);
+        break;
+      case 'sealedRead':
+        this.#epochs.read(input.to, input.epochs, this.#exchange.allowance(input.to));
+        break;
+      case 'runs':
+        this.#outbox.send(input.member, { type: 'runs', newest: input.newest, older: input.older });
+        break;
     }
     return this.#outbox.take();
   }
@@ -179,6 +237,7 @@ export class Replication {
       this.#gossip();
     },
     exchange: (): void => {
+      this.#compare();
       this.#exchange.tick(this.#live, this.#dead, this.#nowMs);
       this.#timer('exchange', EXCHANGE_MS);
     },
@@ -224,13 +283,29 @@ export class Replication {
       const frame = decodeFrame(this.#options.cluster, bytes);
       if (frame.type in this.#handlers)
         (this.#handlers[frame.type as Frame['type']] as Handlers['ask'])(from, frame as never);
-      else this.#stats[frame.type as 'unknownType']++;
+      else this.#ignore(from, frame as Exclude<typeof frame, Frame>);
     } catch (error) {
       if (!(error instanceof WaggleError)) throw error;
       this.#outbox.misbehaviour(from, error.code);
       // Part of what it had is not here: nothing is to be concluded from what follows.
       this.#exchange.abandon(from);
     }
+  }
+
+  /** Counts what is not for this node; a member of another version is told which ones are understood here, and may know. */
+  #ignore(from: ReplicaId, frame: Exclude<ReturnType<typeof decodeFrame>, Frame>): void {
+    this.#stats[frame.type]++;
+    if (frame.type === 'foreignVersion' && this.#isForeign(from, frame.major))
+      this.#outbox.send(from, { type: 'versions', least: VERSION_MAJOR_MIN, most: VERSION_MAJOR });
+  }
+
+  /** Says once that a member speaks another version. Whether it was not told for a while. */
+  #isForeign(member: ReplicaId, major: number): boolean {
+    const lastMs = this.#foreignMs.get(member);
+    if (lastMs !== undefined && this.#nowMs - lastMs < VERSIONS_MS) return false;
+    if (lastMs === undefined) this.#outbox.add({ type: 'foreignVersion', from: member, major });
+    this.#foreignMs.set(member, this.#nowMs);
+    return true;
   }
 
   readonly #handlers: Handlers = {
@@ -243,6 +318,7 @@ export class Replication {
       this.#rumors.spread(this.#live, ids);
       this.#gossip();
       for (const { writer, hasGap } of taken) if (hasGap) this.#askGap(from, writer);
+      this.#progressed('control', taken);
     },
     open: (from, frame) => this.#exchange.onOpen(from, frame, this.#nowMs),
     answer: (from, frame) => this.#exchange.onAnswer(from, frame, this.#nowMs),
@@ -250,7 +326,9 @@ export class Replication {
     want: (from, frame) => this.#exchange.onWant(from, frame, this.#nowMs),
     deltas: (from, { exchange, class: name, deltas }) => {
       const section = name === 'control' ? this.#control : this.#usage;
-      this.#exchange.onTaken(from, exchange, section.take(deltas, this.#outbox), this.#nowMs);
+      const taken = section.take(deltas, this.#outbox);
+      this.#exchange.onTaken(from, exchange, taken, this.#nowMs);
+      this.#progressed(name, taken);
     },
     done: (from, frame) => this.#exchange.onDone(from, frame, this.#nowMs),
     ask: (from, frame) => this.#contents.onAsk(from, frame),
@@ -258,7 +336,45 @@ export class Replication {
     lack: (from, frame) => this.#contents.onLack(from, frame, this.#live),
     get: (from, frame) => this.#contents.onGet(from, frame, this.#exchange.allowance(from), this.#nowMs),
     chunk: (from, frame) => this.#contents.onChunk(from, frame, this.#live),
+    follow: (from, frame) => this.#visibility.onFollow(from, frame),
+    holds: (from, frame) => this.#visibility.onHolds(from, frame),
+    epochs: (from, frame) => this.#epochs.onEpochs(from, frame, this.#exchange.allowance(from), this.#nowMs),
+    sealed: (from, frame) => this.#epochs.onSealed(from, frame, this.#live),
+    runs: (_, { newest, older }) => this.#compareRuns(newest, older),
+    versions: (from, { most }) => {
+      // That nothing is understood is to be known at both ends.
+      if (most < VERSION_MAJOR_MIN) this.#isForeign(from, most);
+    },
   };
+
+  #progressed(name: ClassName, taken: readonly Taken[]): void {
+    const replicas = taken
+      .filter(({ isProgress }) => isProgress)
+      .map(({ writer }) => (name === 'control' ? (writer as ReplicaId) : parseUsageWriter(writer).replica));
+    for (const replica of new Set(replicas)) this.#visibility.progressed(name, replica);
+  }
+
+  /** A member hears two processes of this replica; unless both are earlier ones, this is one of them. */
+  #compareRuns(newest: Run, older: Run): void {
+    const { run } = this.#options;
+    const other = newest > run ? newest : newest === run && older < run ? older : null;
+    if (other === null || this.#otherRuns.has(other) || this.#otherRuns.size >= RUNS_MAX) return;
+    this.#otherRuns.add(other);
+    this.#outbox.add({ type: 'duplicate', run: other });
+  }
+
+  /** As long as it is hidden, it compares with everybody as soon as it can. */
+  #compare(): void {
+    if (!this.#isHidden) return;
+    const others = this.#live.filter((member) => this.lag(member, this.#nowMs).control === null);
+    this.#exchange.openSome(others, COMPARES_MAX, this.#nowMs);
+  }
+
+  #keep(members: ReadonlySet<ReplicaId>): void {
+    this.#exchange.keep(members);
+    this.#visibility.keep(members);
+    for (const member of this.#foreignMs.keys()) if (!members.has(member)) this.#foreignMs.delete(member);
+  }
 
   /** Asks whoever told of a register for those before it; often they are on their way already, so not each time. */
   #askGap(from: ReplicaId, writer: string): void {

@@ -1,4 +1,4 @@
-import { assert, compareText, hex, present, type Crypto, type ReplicaId } from '../base/index.ts';
+import { assert, compareText, equalBytes, hex, present, type Crypto, type ReplicaId } from '../base/index.ts';
 import {
   DELTA_BYTES_MAX,
   type Delta,
@@ -59,6 +59,8 @@ export class Section<R extends Register = Register, W extends string = string> {
   readonly #options: SectionOptions<R, W>;
   readonly #registers: Registers<R, W>;
   #isHidden: boolean;
+  /** How far the own writer went at the start: what others hold beyond, this process has not written. */
+  readonly #started: number;
   /** Writers of each replica that others told of. */
   readonly #writers = new Map<ReplicaId, Set<W>>();
   /** Catch-ups that did not get on, and in how many complete exchanges. */
@@ -68,6 +70,7 @@ export class Section<R extends Register = Register, W extends string = string> {
     this.#options = options;
     this.#registers = options.registers;
     this.#isHidden = options.isHidden;
+    this.#started = this.#registers.upTo(options.own);
     for (const writer of this.#registers.writers()) this.#writersOf(writer).add(writer);
   }
 
@@ -75,7 +78,23 @@ export class Section<R extends Register = Register, W extends string = string> {
     return this.#options.name;
   }
 
+  /** Up to where this node's own registers go. */
+  get ownUpTo(): number {
+    return this.#registers.upTo(this.#options.own);
+  }
+
+  /** What this node itself wrote, as others have it. */
+  isOwn(writer: string): boolean {
+    return writer === this.#options.own;
+  }
+
+  /** While the own writer is hidden it is equal to nobody's: digests tell versions apart, not what was written under them. */
+  isSame(digest: Uint8Array): boolean {
+    return !this.#isHidden && equalBytes(this.digest(), digest);
+  }
+
   digest(): Uint8Array {
+    if (this.#isHidden) return new Uint8Array(SHORT_DIGEST_BYTES);
     return hex.decode(this.#registers.digest(this.#options.crypto)).subarray(0, SHORT_DIGEST_BYTES);
   }
 
@@ -86,7 +105,7 @@ export class Section<R extends Register = Register, W extends string = string> {
     let bytes = 0;
     pages.push(page);
     for (const writer of this.#registers.writers())
-      for (const entry of this.#isHidden && writer === this.#options.own ? [] : this.#entries(writer)) {
+      for (const entry of this.#isHidden && this.isOwn(writer) ? this.#startEntries() : this.#entries(writer)) {
         if (bytes + entryBytes(entry) > BODY_BYTES_MAX) {
           page.through = page.entries.at(-1)!.writer;
           pages.push((page = { after: page.through, through: null, entries: [] }));
@@ -117,7 +136,7 @@ export class Section<R extends Register = Register, W extends string = string> {
     const { encode, sizer } = this.#options;
     const writer = entry.writer as W;
     const deltas: Uint8Array[] = [];
-    if (this.#isHidden && writer === this.#options.own) return deltas;
+    if (this.#isHidden && this.isOwn(writer)) return deltas;
     const push = (delta: Delta<R, W>): void => {
       const bytes = encode(delta);
       assert(packedBytes(bytes) <= BODY_BYTES_MAX, 'a delta fits into a frame');
@@ -150,6 +169,8 @@ export class Section<R extends Register = Register, W extends string = string> {
   lacking(entry: Entry): Entry[] {
     const writer = entry.writer as W;
     if (!this.isKnown(writer)) return [];
+    if (this.#isHidden && this.isOwn(writer))
+      return Math.max(entry.upTo, ...entry.pending.slice(-1)) > this.#started ? this.#startEntries() : [];
     const reached = this.#registers.wanted(writer);
     const lacksBase = entry.upTo > reached && entry.after === entry.reached;
     if (!lacksBase && !this.#lacksAny(writer, entry.pending, reached)) return [];
@@ -225,6 +246,12 @@ export class Section<R extends Register = Register, W extends string = string> {
     if (writers.size === 0) this.#writers.delete(this.#options.replicaOf(writer));
   }
 
+  /** The own writer as it was at the start; nothing if it had written nothing. */
+  #startEntries(): Entry[] {
+    const [writer, upTo] = [this.#options.own, this.#started];
+    return [{ writer, upTo, reached: upTo, after: upTo, through: VERSION_LAST, pending: [] }];
+  }
+
   /** What we hold of a writer in a window, as entries of bounded length; none if there is nothing to say. */
   #entries(writer: W, from = this.#registers.wanted(writer), through = VERSION_LAST): Entry[] {
     const upTo = this.#registers.upTo(writer);
@@ -252,7 +279,7 @@ export class Section<R extends Register = Register, W extends string = string> {
     const { verify, equal, rules, keyOf, replicaOf } = this.#options;
     const publicKey = keyOf(replicaOf(writer));
     if (publicKey === undefined) return [];
-    const upTo = this.#registers.upTo(writer);
+    const upTo = this.isOwn(writer) ? 0 : this.#registers.upTo(writer);
     return registers.filter((register) => {
       if (rules?.isDropped(writer, register) === true) return false;
       const held = this.#registers.get(writer, register.key);
@@ -279,11 +306,21 @@ export class Section<R extends Register = Register, W extends string = string> {
     };
   }
 
-  /** What others hold of this node's own writer, verified: more than this node wrote means that its disk went back. */
+  /**
+   * What others hold of this node's own writer, verified: anything that this process, or its disk at the start, does not have
+   * means that the disk went back, or that another process writes under the id.
+   */
   #compareOwn(registers: readonly R[], outbox: Outbox): void {
-    const last = registers.at(-1);
-    if (this.name === 'control' && last !== undefined && last.version > this.#registers.upTo(this.#options.own))
-      outbox.add({ type: 'overtaken', version: last.version });
+    if (this.name !== 'control') return;
+    const upTo = this.#isHidden ? this.#started : this.ownUpTo;
+    const strange = registers.findLast((register) => {
+      const held = this.#registers.get(this.#options.own, register.key);
+      if (register.version > upTo) return true;
+      // What is dropped says nothing.
+      if (held === undefined || held.version > register.version) return false;
+      return held.version < register.version || !this.#options.equal(held, register);
+    });
+    if (strange !== undefined) outbox.add({ type: 'overtaken', version: strange.version });
   }
 
   #isForgotten(writer: W): boolean {

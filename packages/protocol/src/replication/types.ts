@@ -1,4 +1,4 @@
-import type { ClusterId, Crypto, Digest, ErrorCode, Random, ReplicaId, Run } from '../base/index.ts';
+import type { ClusterId, Crypto, Digest, Epoch, ErrorCode, Random, ReplicaId, Run } from '../base/index.ts';
 import type { Change, ControlRegister, Registers, UsageRow, WriterId } from '../lattice/index.ts';
 
 /** The two classes of registers. */
@@ -7,12 +7,23 @@ export type ClassName = (typeof CLASSES)[number];
 /** One value for each class. */
 export type PerClass<T> = Readonly<Record<ClassName, T>>;
 
+/** A sealed epoch as one node shows it to another: the contents that its header names are fetched by their digests. */
+export interface ShownEpoch {
+  readonly epoch: Epoch;
+  /** JCS bytes. */
+  readonly header: Uint8Array;
+  /** Signed note. */
+  readonly checkpoint: string;
+}
+
 /** What comes back after a while; each carries what makes it stale. */
 export type ReplicationTimer =
   | { readonly type: 'flush'; readonly round: number }
   | { readonly type: 'gossip'; readonly round: number }
   | { readonly type: 'exchange'; readonly round: number }
-  | { readonly type: 'fetch'; readonly digest: Digest; readonly step: number };
+  | { readonly type: 'fetch'; readonly digest: Digest; readonly step: number }
+  | { readonly type: 'follows'; readonly round: number }
+  | { readonly type: 'epochs'; readonly step: number };
 
 export type ReplicationInput =
   /** Once, before any other: the exchanges begin. */
@@ -37,7 +48,15 @@ export type ReplicationInput =
    * of the register that names it, and is asked first.
    */
   | { readonly type: 'want'; readonly digest: Digest; readonly from?: ReplicaId }
-  | { readonly type: 'unwant'; readonly digest: Digest };
+  | { readonly type: 'unwant'; readonly digest: Digest }
+  /** Finds out which live members hold this node's own registers of a class up to a version: `visible`, `heldBy`. */
+  | { readonly type: 'follow'; readonly of: ClassName; readonly version: number }
+  /** Sealed epochs are lacking from this one on; `hint` seems to have them. Asks a few members, and stops: to be said again. */
+  | { readonly type: 'behind'; readonly from: Epoch; readonly hint?: ReplicaId }
+  /** The answer to a `readSealed`: sealed epochs in order, without a gap; what does not fit into a frame is left out. */
+  | { readonly type: 'sealedRead'; readonly to: ReplicaId; readonly epochs: readonly ShownEpoch[] }
+  /** A member's replica is heard from under two runs. */
+  | { readonly type: 'runs'; readonly member: ReplicaId; readonly newest: Run; readonly older: Run };
 
 /** Registers that are new here: fold them at once, write them to disk with the writer's vector entry when there is time. */
 export type JoinedEffect =
@@ -68,7 +87,17 @@ export type ReplicationEffect =
   /** Two registers of one writer under one version: two processes write as one replica. The one held is kept. */
   | { readonly type: 'conflict'; readonly class: ClassName; readonly writer: string; readonly version: number }
   /** Another node holds a control register of this replica, well signed, that this node did not write: its disk went back. */
-  | { readonly type: 'overtaken'; readonly version: number };
+  | { readonly type: 'overtaken'; readonly version: number }
+  /** A member is newly known to hold this node's own registers of a class up to a version. */
+  | { readonly type: 'visible'; readonly replica: ReplicaId; readonly upTo: number; readonly of: ClassName }
+  /** Someone asks for sealed epochs: answer with `sealedRead`. */
+  | { readonly type: 'readSealed'; readonly from: Epoch; readonly to: ReplicaId }
+  /** Sealed epochs of a member, one after the other, as they were asked for. Nothing of them is checked. */
+  | { readonly type: 'epochs'; readonly from: ReplicaId; readonly epochs: readonly ShownEpoch[] }
+  /** Another process writes as this replica, under that run. Said once for a run. */
+  | { readonly type: 'duplicate'; readonly run: Run }
+  /** A member speaks a major version of which nothing is understood. */
+  | { readonly type: 'foreignVersion'; readonly from: ReplicaId; readonly major: number };
 
 /** Rules by which every node drops the same registers and writers, without tombstones. */
 export interface DropRules<R, W> {
@@ -94,7 +123,8 @@ export interface ReplicationOptions {
   readonly keyOf: (replica: ReplicaId) => Uint8Array | undefined;
   /**
    * Whether this replica's own control registers are shown to nobody until `show`: after a start with an older disk than the
-   * others have seen, the versions could be given to other values. They are compared all the same: `lag`, `overtaken`.
+   * others have seen, the versions could be given to other values. What others hold is compared all the same, with what was
+   * held at the start: `lag`, `overtaken`.
    */
   readonly isHidden?: boolean;
   readonly controlRules?: DropRules<ControlRegister, ReplicaId>;

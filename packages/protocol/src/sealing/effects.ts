@@ -1,8 +1,9 @@
 import type { CustomerId, Digest, Epoch, ReplicaId } from '../base/index.ts';
 import type { Tile, TileEdge } from '../transparency/index.ts';
 import type { Slot, SlotId } from '../usage/index.ts';
+import type { Ballot } from './ballots.ts';
 import type { Roster } from './roster.ts';
-import type { Outcome, Value } from './value.ts';
+import type { Outcome, SlotEntry, Value } from './value.ts';
 
 /** A slot as its registers say it. */
 export interface HeldSlot {
@@ -16,7 +17,9 @@ export type SealingInput =
   /** A `close/`, `ballot/` or `seal/` register, this replica's own ones too, once it is on disk. */
   | { readonly type: 'register'; readonly replica: ReplicaId; readonly key: string; readonly value: string }
   /** A content that was wanted, or pinned before a restart. */
-  | { readonly type: 'content'; readonly bytes: Uint8Array };
+  | { readonly type: 'content'; readonly bytes: Uint8Array }
+  /** A sealed epoch as another node shows it: the header's bytes and the signed note. Nothing of it is believed unchecked. */
+  | { readonly type: 'learned'; readonly header: Uint8Array; readonly checkpoint: string };
 
 export type SealingEffect =
   /** Pins a content. Durable before any register of the same list. */
@@ -26,7 +29,22 @@ export type SealingEffect =
   /** Fetch this content: from the disk, or from whoever has it. */
   | { readonly type: 'want'; readonly digest: Digest }
   /** An epoch is sealed. Durable in one piece; afterwards its rows and pinned contents can go. */
-  | { readonly type: 'sealed'; readonly sealed: SealedEpoch };
+  | { readonly type: 'sealed'; readonly sealed: SealedEpoch }
+  /** More cosignatures came after the seal: this note takes the place of the epoch's checkpoint. Only the signatures differ. */
+  | { readonly type: 'improved'; readonly epoch: Epoch; readonly checkpoint: string };
+
+/** How the sealing of the next epoch goes. */
+export interface SealingStatus {
+  readonly epoch: Epoch;
+  /** open: this node still counts in it; closing: not all have closed it; sealing: the roster votes and signs. */
+  readonly phase: 'open' | 'closing' | 'sealing';
+  /** Who has not closed it, or not signed it. */
+  readonly waitingFor: readonly ReplicaId[];
+  /** Unix ms from which it is sealed without those who have not closed it. */
+  readonly deadlineMs: number;
+  /** The highest ballot that anyone has prepared. */
+  readonly ballot: Ballot;
+}
 
 /** All that a sealed epoch is. */
 export interface SealedEpoch {
@@ -59,3 +77,11 @@ export interface PlacedStatement {
 /** The statements of a sealed epoch with their leaf indexes. */
 export const placedStatements = (sealed: SealedEpoch): PlacedStatement[] =>
   sealed.outcome.statements.map((statement, i) => ({ ...statement, leaf: sealed.firstLeaf + 1 + i }));
+
+/** The slots of its own epoch that a seal wrote off: what more they hold, and all that was not known of them, comes late. */
+export const writtenOff = ({ epoch, value }: SealedEpoch): SlotEntry[] =>
+  value.slotList.filter((entry) => entry.epoch === epoch && !entry.closed);
+
+/** The slots of earlier epochs of which a seal counts more, or that it counts as closed. */
+export const lateSlots = ({ epoch, value }: SealedEpoch): SlotEntry[] =>
+  value.slotList.filter((entry) => entry.epoch < epoch);

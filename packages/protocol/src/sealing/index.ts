@@ -1,6 +1,10 @@
 export * from './ballots.ts';
 export * from './effects.ts';
+export { encodeFrontier, parseFrontier, type Frontier } from './frontier.ts';
+export { REGISTERS_KEPT_EPOCHS, type Evidence } from './noted.ts';
 export type { EpochRanges } from './ranges.ts';
 export * from './roster.ts';
+export { RULES, type SealingRules } from './rules.ts';
 export * from './sealing.ts';
 export * from './value.ts';
+export { nextVote, type VoteView } from './voting.ts';

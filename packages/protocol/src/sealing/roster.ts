@@ -40,6 +40,9 @@ const ROSTER_MAX = 49;
 /** How many of a roster must agree: the smallest majority. */
 export const quorumOf = (roster: Roster): number => Math.floor(roster.length / 2) + 1;
 
+/** Whether a replica is in a roster. */
+export const isIn = (roster: Roster, replica: ReplicaId): boolean => roster.some((entry) => entry.replica === replica);
+
 /** What founds a cluster. Its hash is the cluster id; all authority descends from `operatorKey`. */
 export interface Genesis {
   readonly format: 1;

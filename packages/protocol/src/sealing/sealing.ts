@@ -1,12 +1,8 @@
 import {
-  assert,
   base64,
   digestOf,
+  equalBytes,
   jcs,
-  parseDigest,
-  parseJcs,
-  present,
-  utf8,
   WaggleError,
   type Crypto,
   type Digest,
@@ -17,59 +13,37 @@ import {
   type Run,
   type Signer,
 } from '../base/index.ts';
-import {
-  appendLeaves,
-  checkpointText,
-  cosignCheckpoint,
-  cosignerKey,
-  edgeRoot,
-  leafHash,
-  logKey,
-  openCheckpoint,
-  signCheckpoint,
-  type Checkpoint,
-  type TileEdge,
-} from '../transparency/index.ts';
-import { compareSlots, encodeSlot, joinSlots, parseSlot, slotName, type Slot, type SlotId } from '../usage/index.ts';
-import {
-  accept,
-  BALLOT_STATE_NEW,
-  BALLOT_ZERO,
-  ballotStateJson,
-  chosen,
-  compareBallots,
-  parseBallotState,
-  type BallotState,
-} from './ballots.ts';
-import type { HeldSlot, SealedEpoch, SealingEffect, SealingInput } from './effects.ts';
-import { encodeRoster, epochBounds, parseFields, quorumOf, type Cluster, type Roster } from './roster.ts';
+import { appendLeaves, edgeRoot, leafHash, type Checkpoint, type TileEdge } from '../transparency/index.ts';
+import type { Slot } from '../usage/index.ts';
+import { BALLOT_STATE_NEW, ballotStateJson, compareBallots, type BallotState } from './ballots.ts';
+import { Certificate, openNoteOf, signLines } from './certificate.ts';
+import { Bases } from './bases.ts';
+import { pinValue, readValue, type Ground, type NextRoster } from './compose.ts';
+import { Contents } from './contents.ts';
+import type { HeldSlot, SealedEpoch, SealingEffect, SealingInput, SealingStatus } from './effects.ts';
+import { Noted, type Evidence } from './noted.ts';
+import { Past } from './past.ts';
+import { encodeRoster, epochBounds, isIn, quorumOf, type Cluster, type Roster } from './roster.ts';
+import { RULES, type SealingRules } from './rules.ts';
+import { Turn } from './turn.ts';
 import {
   closeJson,
   encodeReports,
-  FACTS_NONE,
   FORMATS,
-  isCountedClosed,
-  LATE_SLOTS_MAX,
   outcomeOf,
-  parseClose,
-  parseReports,
-  valueOf,
+  parseHeader,
   type ChainState,
   type Close,
-  type Report,
-  type SlotEntry,
   type Value,
 } from './value.ts';
+import { highestBallot, nextVote, type VoteView } from './voting.ts';
 
 /** How far a local clock may be past an epoch's end alone, without its members, before it closes it, in ms. */
 const CLOSE_SKEW_MS_MAX = 60_000;
 /** Epochs closed in one step at most, after a long downtime. */
 const CLOSES_PER_STEP = 64;
-/** Sealed epochs whose close, ballot and seal registers are still shown to members that are behind. */
-export const REGISTERS_KEPT_EPOCHS = 8;
-
-/** Two signature lines with names of 255 characters at most. */
-const SEAL_LINES_LENGTH_MAX = 1_024;
+/** Sealed epochs that others have shown and that wait for those before them: at most that many. */
+const LEARNED_MAX = 1_024;
 
 export interface SealingOptions {
   readonly cluster: Cluster;
@@ -82,54 +56,80 @@ export interface SealingOptions {
   readonly cosigner: Signer;
   /** Every slot of which registers are held, up to an epoch. Rows that a seal has counted may still be among them. */
   readonly slotsUpTo: (epoch: Epoch) => Iterable<HeldSlot>;
+  /** The roster facts held: what a close pins of them. */
+  readonly facts: () => { readonly bytes: Uint8Array; readonly digest: Digest };
+  readonly nextRoster: NextRoster;
   readonly chain: ChainState;
   readonly edge: TileEdge;
   /** The epoch that is open if no close of this replica says otherwise. */
   readonly firstEpoch: Epoch;
+  /** Wrong ones, to see that tests find them. */
+  readonly rules?: Partial<SealingRules>;
 }
 
-/** `seal/<epoch>`: this replica's two signature lines under the checkpoint. */
-interface SealRegister {
-  readonly header: Digest;
-  readonly lines: string;
+/** What a value makes of the log. */
+type Extended = Omit<SealedEpoch, 'checkpoint' | 'release'>;
+
+/** What is known about the epoch to be sealed next, and only needed for it. */
+interface Work {
+  readonly values: Map<Digest, Value>;
+  /** By header; null if it cannot be sealed, which no majority of correct members chooses. */
+  readonly extended: Map<Digest, Extended | null>;
+  certificate: Certificate | undefined;
+  /** Contents that nobody needs after the seal, unless something else names them: headers and frontiers of this member. */
+  readonly made: Set<Digest>;
 }
+
+/** A sealed epoch as another node showed it. */
+interface Learned {
+  readonly header: Uint8Array;
+  readonly checkpoint: string;
+  opened: (ReturnType<typeof openNoteOf> & { readonly digest: Digest }) | undefined;
+}
+
+const newWork = (): Work => ({ values: new Map(), extended: new Map(), certificate: undefined, made: new Set() });
 
 /**
  * Closes this replica's slots and seals epochs with the roster (PROTOCOL sections 4 and 5). Handlers only take note;
  * `#evaluate` alone decides.
  *
  * 1. A slot is closed once, after its epoch's end; nothing is added to it from then on.
- * 2. Epoch e is sealed after e − 1, and this member takes part only when its own slot of e is closed.
- * 3. Ballot 0: with the closes and all contents of the whole roster, and nothing higher promised, it accepts the one value
- *    that they determine.
- * 4. Only what a majority accepted at one ballot is chosen; only then is the checkpoint cosigned, once.
- * 5. With a majority's cosignatures the epoch is sealed.
+ * 2. Epoch e is sealed after e − 1. A voter takes part in it once its own slot of e is closed, on disk.
+ * 3. Votes are `nextVote`'s: ballot 0 when the closes of the whole roster are there, ballots above after the deadline.
+ * 4. Only what a majority accepted at one ballot, or a majority has cosigned, is chosen; only then is the checkpoint cosigned, once.
+ * 5. With a majority's cosignatures the epoch is sealed. Who has no vote writes neither ballot nor seal, and learns the same.
  */
 export class Sealing {
   readonly #options: SealingOptions;
+  readonly #rules: SealingRules;
+  readonly #noted = new Noted();
+  readonly #contents: Contents;
+  readonly #past: Past;
+  readonly #bases: Bases;
+  readonly #turn: Turn;
   #chain: ChainState;
   #edge: TileEdge;
   #openEpoch: Epoch;
-  readonly #closes = new Map<Epoch, Map<ReplicaId, Close>>();
-  readonly #ballots = new Map<Epoch, Map<ReplicaId, BallotState>>();
-  readonly #seals = new Map<Epoch, Map<ReplicaId, SealRegister>>();
-  readonly #contents = new Map<Digest, Uint8Array>();
-  /** Slots that this process encoded itself, by digest: reading a large one back takes as long as sealing it. */
-  readonly #slots = new Map<Digest, Slot>();
-  readonly #wanted = new Set<Digest>();
-  /** Those contents that were pinned, so that it is done once. */
-  readonly #pinned = new Set<Digest>();
-  /** The value of the epoch to be sealed next, once it is known. */
-  #value: Value | undefined;
-  /** What that value makes of the log, once it is chosen. */
-  #extended: Omit<SealedEpoch, 'checkpoint' | 'release'> | undefined;
-  /** Counted contents that the next close needs to report more of their slots. */
-  readonly #forReports = new Set<Digest>();
+  #work: Work = newWork();
+  #dueMs = Number.POSITIVE_INFINITY;
+  readonly #learned = new Map<Epoch, Learned>();
   /** Own registers written but not yet back from disk. */
   readonly #writing = new Set<string>();
 
   constructor(options: SealingOptions) {
     this.#options = options;
+    this.#rules = { ...RULES, ...options.rules };
+    this.#contents = new Contents(options.crypto);
+    this.#past = new Past(this.#noted, this.#contents, options.replica, this.#rules);
+    this.#turn = new Turn(options.random);
+    this.#bases = new Bases({
+      self: options.replica,
+      noted: this.#noted,
+      rules: this.#rules,
+      ground: () => this.#ground,
+      slotsUpTo: options.slotsUpTo,
+      facts: options.facts,
+    });
     this.#chain = options.chain;
     this.#edge = options.edge;
     this.#openEpoch = options.firstEpoch;
@@ -155,9 +155,45 @@ export class Sealing {
     return this.#chain.counted;
   }
 
-  /** Unix ms at which the open epoch ends: nothing happens by itself before. */
+  /** Unix ms at which a `tick` has something to do: an epoch to close, or a ballot to start. Nothing happens by itself before. */
   get wakeAtMs(): number {
-    return epochBounds(this.#options.cluster.genesis, this.#openEpoch).endMs;
+    return Math.min(epochBounds(this.#options.cluster.genesis, this.#openEpoch).endMs, this.#dueMs);
+  }
+
+  /** What was refused because no correct member writes it: the first 64. */
+  get evidence(): readonly Evidence[] {
+    return this.#noted.evidence;
+  }
+
+  /**
+   * Whether this replica, which votes no more, may go: a majority of those who vote now hold the last seal, as their votes on
+   * later epochs and their signatures show.
+   */
+  get mayLeave(): boolean {
+    const sealed = this.#chain.epoch - 1;
+    const shown = (replica: ReplicaId): boolean =>
+      [...this.#noted.seals].some(([epoch, seals]) => epoch >= sealed && seals.has(replica)) ||
+      [...this.#noted.ballots].some(([epoch, ballots]) => epoch > sealed && ballots.has(replica));
+    const holders = this.#chain.roster.filter(({ replica }) => shown(replica));
+    return !this.#isVoter && holders.length >= quorumOf(this.#chain.roster);
+  }
+
+  /** How the sealing goes, for people. */
+  status(): SealingStatus {
+    const { epoch, roster } = this.#chain;
+    const { endMs } = epochBounds(this.#options.cluster.genesis, epoch);
+    const missing = (map: ReadonlyMap<Epoch, ReadonlyMap<ReplicaId, unknown>>): ReplicaId[] =>
+      roster.map(({ replica }) => replica).filter((replica) => map.get(epoch)?.has(replica) !== true);
+    const open = missing(this.#noted.closes);
+    const isSealing = this.#decided([]) !== null || open.length === 0;
+    const phase = this.#openEpoch <= epoch ? 'open' : isSealing ? 'sealing' : 'closing';
+    return {
+      epoch,
+      phase,
+      waitingFor: phase === 'open' ? [] : phase === 'closing' ? open : missing(this.#noted.seals),
+      deadlineMs: endMs + this.#options.cluster.genesis.sealGraceMs,
+      ballot: highestBallot({ votes: this.#votes(), isVoter: (replica) => isIn(roster, replica) }),
+    };
   }
 
   /** Whether an epoch whose time has passed is still open. */
@@ -168,285 +204,284 @@ export class Sealing {
 
   /**
    * Takes an input and says what to do. The driver carries out all effects of a list in one transaction, in order, and never
-   * drops one: what it cannot write now it writes later.
+   * drops one: what it cannot write now it writes later. Throws `DECODE_FAILED` for a register or header that is not of its form,
+   * before anything has changed.
    */
   handle(input: SealingInput, nowMs: number): SealingEffect[] {
     const effects: SealingEffect[] = [];
-    if (input.type === 'register') this.#note(input.replica, input.key, input.value);
-    else if (input.type === 'content') this.#hold(input.bytes);
-    else
-      for (let i = 0; i < CLOSES_PER_STEP && this.isClosable(nowMs, input.membersClockMs); i++)
-        effects.push(...this.#close());
+    switch (input.type) {
+      case 'register':
+        this.#note(input.replica, input.key, input.value);
+        break;
+      case 'content':
+        this.#contents.hold(input.bytes);
+        break;
+      case 'learned':
+        this.#shown(input);
+        break;
+      case 'tick':
+        for (let i = 0; i < CLOSES_PER_STEP && this.isClosable(nowMs, input.membersClockMs); i++) this.#close(effects);
+    }
     for (let epoch = -1; epoch !== this.#chain.epoch;) {
       epoch = this.#chain.epoch;
-      effects.push(...this.#evaluate(nowMs));
+      this.#evaluate(nowMs, effects);
     }
     return effects;
   }
 
+  // Taking note
+
   #note(replica: ReplicaId, key: string, value: string): void {
-    const match = /^(close|ballot|seal)\/(0|[1-9][0-9]{0,15})$/.exec(key);
-    if (match === null) return;
-    const epoch = Number(match[2]);
-    const json = parseJcs(utf8(value), `register ${key}`);
-    const own = replica === this.#options.replica;
-    if (own) this.#writing.delete(key);
-    if (match[1] === 'close') {
-      const close = parseClose(json);
-      if (close.replica !== replica || close.epoch !== epoch)
-        throw new WaggleError(
-          'DECODE_FAILED',
-          `Expected a close of epoch ${epoch} by ${replica}, received ${close.epoch} by ${close.replica}`,
-        );
-      if (own) this.#openEpoch = Math.max(this.#openEpoch, epoch + 1);
-      put(this.#closes, epoch, replica, close, this.#chain.epoch);
-    } else if (match[1] === 'ballot') put(this.#ballots, epoch, replica, parseBallotState(json), this.#chain.epoch);
-    else put(this.#seals, epoch, replica, parseSeal(json), this.#chain.epoch);
+    const noted = this.#noted.register(replica, key, value, this.#chain.epoch);
+    if (noted === null) return;
+    if (noted.epoch < this.#chain.epoch) this.#past.touch(noted.epoch);
+    if (replica !== this.#options.replica) return;
+    this.#writing.delete(key);
+    if (noted.kind === 'close') this.#openEpoch = Math.max(this.#openEpoch, noted.epoch + 1);
   }
 
-  #hold(bytes: Uint8Array): Digest {
-    const digest = digestOf(this.#options.crypto, bytes);
-    this.#contents.set(digest, bytes);
-    this.#wanted.delete(digest);
-    return digest;
+  #shown({ header, checkpoint }: { readonly header: Uint8Array; readonly checkpoint: string }): void {
+    const { epoch } = parseHeader(header);
+    if (epoch < this.#chain.epoch || epoch >= this.#chain.epoch + LEARNED_MAX) return;
+    this.#learned.set(epoch, { header, checkpoint, opened: undefined });
   }
 
-  #pin(epoch: Epoch, bytes: Uint8Array, effects: SealingEffect[]): Digest {
-    const digest = this.#hold(bytes);
-    if (!this.#pinned.has(digest)) effects.push({ type: 'content', epoch, digest, bytes });
-    this.#pinned.add(digest);
-    return digest;
-  }
+  // Rule 1
 
-  #pinSlot(epoch: Epoch, slot: Slot, effects: SealingEffect[]): Digest {
-    const digest = this.#pin(epoch, encodeSlot(slot), effects);
-    this.#slots.set(digest, slot);
-    return digest;
-  }
-
-  /** Rule 1. */
-  #close(): SealingEffect[] {
+  #close(effects: SealingEffect[]): void {
     const { replica, run, random } = this.#options;
     const epoch = this.#openEpoch;
-    const effects: SealingEffect[] = [];
     let own: Slot = [];
-    const reports: Report[] = [];
-    for (const { id, rows } of this.#options.slotsUpTo(epoch)) {
-      if (id.replica === replica && id.run === run && id.epoch === epoch) own = rows;
-      else reports.push(...this.#report(id, rows, epoch, effects));
-    }
+    const others: HeldSlot[] = [];
+    for (const slot of this.#options.slotsUpTo(epoch))
+      if (slot.id.replica === replica && slot.id.run === run && slot.id.epoch === epoch) own = slot.rows;
+      else others.push(slot);
+    const slot = this.#contents.pinSlot(epoch, own, effects);
+    const reports = this.#bases.reports(epoch, others, effects);
+    const bytes = encodeReports(reports);
     const close: Close = {
       replica,
       run,
       epoch,
-      slot: this.#pinSlot(epoch, own, effects),
+      slot,
       salt: base64.encode(random.bytes(32)),
       formats: FORMATS,
-      reports: this.#pin(epoch, encodeReports(reports.sort(compareSlots)), effects),
-      facts: this.#pin(epoch, FACTS_NONE, effects),
+      reports: this.#contents.pin(epoch, bytes, effects),
+      facts: this.#contents.pin(epoch, this.#options.facts().bytes, effects),
     };
     this.#openEpoch = epoch + 1;
     // At once, though it says nothing before it is on disk: from here on it speaks for the slot and needs its contents.
-    put(this.#closes, epoch, replica, close, this.#chain.epoch);
+    this.#noted.close(close, this.#chain.epoch);
     effects.push(this.#write(`close/${epoch}`, closeJson(close)));
-    return effects;
   }
 
-  /** A report of another slot: none while its own close speaks for it, nor once a seal has counted that. */
-  #report(id: SlotId, rows: Slot, epoch: Epoch, effects: SealingEffect[]): Report[] {
-    const close = this.#closes.get(id.epoch)?.get(id.replica);
-    const hasClosed = close !== undefined && close.run === id.run;
-    if (rows.length === 0 || isCountedClosed(this.#chain, id)) return [];
-    if (hasClosed && id.epoch >= this.#chain.epoch && this.#isVoter(id.replica)) return [];
-    const before = this.#chain.counted.get(slotName(id));
-    // Without what was counted there is nothing to report yet: a later close does.
-    if (before !== undefined && !this.#have([before], effects)) {
-      this.#forReports.add(before);
-      return [];
-    }
-    if (before !== undefined) this.#forReports.delete(before);
-    const content = before === undefined ? rows : joinSlots(rows, this.#slot(before));
-    const bytes = encodeSlot(content);
-    const digest = digestOf(this.#options.crypto, bytes);
-    if (digest === before) return [];
-    this.#pin(epoch, bytes, effects);
-    // A part of a closed slot is not closed: the rest would never be counted.
-    return [{ ...id, digest, closed: hasClosed && close.slot === digest }];
-  }
-
-  #isVoter(replica: ReplicaId): boolean {
-    return this.#chain.roster.some((entry) => entry.replica === replica);
-  }
-
-  #write(key: string, value: Json): SealingEffect {
-    this.#writing.add(key);
-    return { type: 'write', key, value: jcs(value) };
-  }
+  // What is decided
 
   /** Rules 2 to 5: the only place that decides. */
-  #evaluate(nowMs: number): SealingEffect[] {
-    const effects: SealingEffect[] = [];
-    const epoch = this.#chain.epoch;
-    if (!this.#closes.get(epoch)?.has(this.#options.replica) || this.#writing.has(`close/${epoch}`)) return effects;
-    const own = this.#ballots.get(epoch)?.get(this.#options.replica) ?? BALLOT_STATE_NEW;
-    if (own.accepted === null && compareBallots(own.promised, BALLOT_ZERO) === 0) this.#acceptClosed(own, effects);
-    const choice = chosen(this.#votes(epoch), quorumOf(this.#chain.roster));
-    if (choice !== null) this.#learn(choice.value, nowMs, effects);
-    return effects;
+  #evaluate(nowMs: number, effects: SealingEffect[]): void {
+    const { epoch } = this.#chain;
+    this.#noted.reading(epoch, null, () => this.#learn(nowMs, effects));
+    if (this.#chain.epoch === epoch) this.#noted.reading(epoch, null, () => this.#vote(nowMs, effects));
+    this.#past.evaluate(
+      (past) => this.#hasClosed(past) && !this.#writing.has(`ballot/${past}`),
+      (past, state) => this.#write(`ballot/${past}`, ballotStateJson(state)),
+      effects,
+    );
   }
 
-  /** What the roster's members have written of an epoch; nobody else votes. */
-  #votes(epoch: Epoch): BallotState[] {
-    const ballots = this.#ballots.get(epoch);
-    return this.#chain.roster.flatMap(({ replica }) => ballots?.get(replica) ?? []);
+  get #ground(): Ground {
+    const { cluster, crypto, nextRoster } = this.#options;
+    return { cluster, crypto, nextRoster, chain: this.#chain, contents: this.#contents };
   }
 
-  /** Rule 3. */
-  #acceptClosed(own: BallotState, effects: SealingEffect[]): void {
-    const epoch = this.#chain.epoch;
+  get #isVoter(): boolean {
+    return isIn(this.#chain.roster, this.#options.replica);
+  }
+
+  /** Whether this replica's slot of an epoch is closed, on disk. */
+  #hasClosed(epoch: Epoch): boolean {
+    return epoch < this.#openEpoch && !this.#writing.has(`close/${epoch}`);
+  }
+
+  /** What the roster's members have written; nobody else votes. */
+  #votes(): Map<ReplicaId, BallotState> {
+    const { epoch, roster } = this.#chain;
+    const votes = new Map<ReplicaId, BallotState>();
+    for (const [replica, state] of this.#noted.ballots.get(epoch) ?? [])
+      if (isIn(roster, replica)) votes.set(replica, state);
+      else this.#noted.accuse({ epoch, replica, what: 'noVote', code: 'DECODE_FAILED' });
+    return votes;
+  }
+
+  // Rule 3
+
+  #vote(nowMs: number, effects: SealingEffect[]): void {
+    const { epoch } = this.#chain;
     const key = `ballot/${epoch}`;
-    if (this.#writing.has(key)) return;
-    const value = this.#determined(effects);
-    if (value === undefined) return;
-    this.#value = value;
-    const digest = this.#pin(epoch, value.header, effects);
-    this.#pin(epoch, value.slotListBytes, effects);
-    // Whoever accepts a value holds every content that it names on disk, those of others too.
-    for (const entry of value.slotList) this.#pin(epoch, this.#content(entry.digest), effects);
-    const state = present(accept(own, BALLOT_ZERO, digest) ?? undefined, 'a state that promised nothing accepts');
-    effects.push(this.#write(key, ballotStateJson(state)));
-  }
-
-  /** The value that the closes of the whole roster determine; undefined while one, or a content, is missing. */
-  #determined(effects: SealingEffect[]): Value | undefined {
-    const { cluster, crypto } = this.#options;
-    const epoch = this.#chain.epoch;
-    const held = this.#closes.get(epoch);
-    const closes = this.#chain.roster.flatMap(({ replica }) => held?.get(replica) ?? []);
-    if (closes.length < this.#chain.roster.length) return undefined;
-    if (
-      !this.#have(
-        closes.flatMap((close) => [close.slot, close.reports, close.facts]),
-        effects,
-      )
-    )
-      return undefined;
-    const reports = closes.flatMap((close) => parseReports(this.#content(close.reports)));
-    const counted = reports.flatMap((report) => this.#chain.counted.get(slotName(report)) ?? []);
-    if (!this.#have([...reports.map(({ digest }) => digest), ...counted], effects)) return undefined;
-    const entries: SlotEntry[] = closes.map(({ replica, run, slot, salt }) => ({
-      replica,
-      run,
-      epoch,
-      digest: slot,
-      closed: true,
-      salt,
-    }));
-    entries.push(...this.#reported(reports, new Set(entries.map(slotName)), effects));
-    return valueOf(
-      cluster,
-      this.#chain,
-      entries.sort(compareSlots),
-      closes.map(({ formats }) => formats),
-      crypto,
-    );
-  }
-
-  /** What the reports add, joined slot by slot: late slots oldest first and bounded, slots with a close in the set left out. */
-  #reported(reports: readonly Report[], closed: ReadonlySet<string>, effects: SealingEffect[]): SlotEntry[] {
-    const bySlot = new Map<string, Report[]>();
-    for (const report of reports) {
-      const name = slotName(report);
-      if (closed.has(name) || report.epoch > this.#chain.epoch || isCountedClosed(this.#chain, report)) continue;
-      bySlot.set(name, [...(bySlot.get(name) ?? []), report]);
+    this.#dueMs = Number.POSITIVE_INFINITY;
+    if (!this.#isVoter || !this.#rules.mayVote(this.#hasClosed(epoch)) || this.#writing.has(`close/${epoch}`)) return;
+    const isDecided = this.#decided(effects) !== null;
+    const dueMs = this.#nextDueMs(nowMs);
+    const view = this.#view(!isDecided && nowMs >= dueMs, effects);
+    const next = this.#writing.has(key) ? null : nextVote(view, this.#rules);
+    if (next !== null) {
+      this.#prepare(view.own, next, effects);
+      if (compareBallots(next.promised, view.own.promised) > 0) this.#turn.started(nowMs);
+      effects.push(this.#write(key, ballotStateJson(next)));
     }
-    const entries = [...bySlot].flatMap(([name, several]) => {
-      const counted = this.#chain.counted.get(name);
-      const digests = [...several.map(({ digest }) => digest), ...(counted === undefined ? [] : [counted])];
-      const content = digests.map((digest) => this.#slot(digest)).reduce(joinSlots);
-      const digest = this.#pinSlot(this.#chain.epoch, content, effects);
-      const { replica, run, epoch } = several[0]!;
-      return digest === counted
-        ? []
-        : [{ replica, run, epoch, digest, closed: several.some((report) => report.closed), salt: null }];
-    });
-    const late = entries.filter(({ epoch }) => epoch < this.#chain.epoch).sort(compareSlots);
-    return [...late.slice(0, LATE_SLOTS_MAX), ...entries.filter(({ epoch }) => epoch === this.#chain.epoch)];
+    if (!isDecided) this.#dueMs = this.#nextDueMs(nowMs);
   }
 
-  #have(digests: readonly Digest[], effects: SealingEffect[]): boolean {
-    const missing = [...new Set(digests)].filter((digest) => !this.#contents.has(digest));
-    for (const digest of missing) {
-      if (this.#wanted.has(digest)) continue;
-      this.#wanted.add(digest);
-      effects.push({ type: 'want', digest });
-    }
-    return missing.length === 0;
+  /** Puts on disk what a vote names. */
+  #prepare(own: BallotState, next: BallotState, effects: SealingEffect[]): void {
+    if (next.frontier !== null) this.#work.made.add(next.frontier);
+    if (next.accepted === null || next.accepted.value === own.accepted?.value) return;
+    const value = this.#valueOf(next.accepted.value, effects);
+    if (value !== undefined) this.#work.made.add(pinValue(this.#ground, value, effects));
   }
 
-  #content(digest: Digest): Uint8Array {
-    return present(this.#contents.get(digest), `content ${digest}`);
+  #nextDueMs(nowMs: number): number {
+    const { epoch, roster } = this.#chain;
+    const { genesis } = this.#options.cluster;
+    const deadlineMs = epochBounds(genesis, epoch).endMs + genesis.sealGraceMs;
+    const index = roster.findIndex(({ replica }) => replica === this.#options.replica);
+    // Each epoch another one is the first, so that one that is slow does not hold them all up.
+    return this.#turn.dueMs(epoch, deadlineMs, (index + epoch) % roster.length, nowMs);
   }
 
-  #slot(digest: Digest): Slot {
-    return this.#slots.get(digest) ?? parseSlot(this.#content(digest));
-  }
-
-  /** Rules 4 and 5: the value is chosen. */
-  #learn(header: Digest, nowMs: number, effects: SealingEffect[]): void {
-    const epoch = this.#chain.epoch;
-    this.#value ??= this.#determined(effects);
-    if (this.#value === undefined) return;
-    assert(
-      digestOf(this.#options.crypto, this.#value.header) === header,
-      `the value chosen for epoch ${epoch} is the one the closes determine`,
-    );
-    const sealed = (this.#extended ??= this.#extend(this.#value));
-    const checkpoint = { origin: this.#options.cluster.origin, size: sealed.treeSize, root: sealed.root };
-    const key = `seal/${epoch}`;
-    if (!this.#seals.get(epoch)?.has(this.#options.replica)) {
-      if (!this.#writing.has(key)) effects.push(this.#write(key, this.#sign(header, checkpoint, nowMs)));
-      return;
-    }
-    const signatures = this.#signatures(header, checkpoint);
-    const quorum = quorumOf(this.#chain.roster);
-    if (signatures.length < quorum) return;
-    const note = `${checkpointText(checkpoint)}\n${signatures.slice(0, quorum).join('')}`;
-    const release = this.#releasable(this.#value);
-    effects.push({ type: 'sealed', sealed: { ...sealed, checkpoint: note, release } });
-    this.#advance(sealed);
-  }
-
-  /** The signature lines that members have shown for this checkpoint and that are good, in roster order. */
-  #signatures(header: Digest, checkpoint: Checkpoint): string[] {
-    const { crypto } = this.#options;
-    const { origin } = checkpoint;
-    return this.#chain.roster.flatMap((member) => {
-      const seal = this.#seals.get(this.#chain.epoch)?.get(member.replica);
-      if (seal?.header !== header) return [];
-      const keys = [
-        logKey(crypto, origin, base64.decode(member.logKey)),
-        cosignerKey(crypto, origin, member.replica, base64.decode(member.cosignerKey)),
-      ];
-      try {
-        const { verified } = openCheckpoint(crypto, `${checkpointText(checkpoint)}\n${seal.lines}`, keys);
-        return verified.length === keys.length ? [seal.lines] : [];
-      } catch (error) {
-        if (error instanceof WaggleError) return [];
-        throw error;
-      }
-    });
-  }
-
-  #extend(value: Value): Omit<SealedEpoch, 'checkpoint' | 'release'> {
-    const { cluster, crypto } = this.#options;
-    const bytes = {
-      header: value.header,
-      slotList: value.slotList,
-      facts: value.facts,
-      nextRoster: encodeRoster(value.nextRoster),
+  #view(isDue: boolean, effects: SealingEffect[]): VoteView {
+    const { epoch, roster } = this.#chain;
+    const self = this.#options.replica;
+    const votes = this.#votes();
+    return {
+      self,
+      own: votes.get(self) ?? BALLOT_STATE_NEW,
+      votes,
+      isVoter: (replica) => isIn(roster, replica),
+      quorum: quorumOf(roster),
+      isDue,
+      holds: (value) => this.#valueOf(value, effects) !== undefined,
+      determined: () => this.#keep(this.#bases.determined(effects)),
+      frontier: () => this.#bases.frontier(effects),
+      holdsFrontier: (digest) => this.#bases.holdsFrontier(epoch, digest, effects),
+      recovered: (promises) => this.#keep(this.#bases.recovered(promises, effects)),
     };
-    const outcome = outcomeOf(cluster, this.#chain, bytes, (digest) => this.#slot(digest), crypto);
+  }
+
+  #keep(value: Value | undefined): Digest | null {
+    if (value === undefined) return null;
+    const digest = this.#contents.hold(value.header);
+    this.#contents.hold(value.slotListBytes);
+    this.#work.values.set(digest, value);
+    return digest;
+  }
+
+  /** The value of a header; undefined while a content of it is missing, or if it is none. */
+  #valueOf(digest: Digest, effects: SealingEffect[]): Value | undefined {
+    const known = this.#work.values.get(digest);
+    if (known !== undefined) return known;
+    const value = this.#noted.reading(this.#chain.epoch, null, () => readValue(this.#ground, digest, effects));
+    if (value !== undefined) this.#work.values.set(digest, value);
+    return value;
+  }
+
+  // Rules 4 and 5
+
+  /** The header that is chosen, as far as is known here. */
+  #decided(effects: SealingEffect[]): Digest | null {
+    const { roster, epoch } = this.#chain;
+    const quorum = quorumOf(roster);
+    const votes = this.#votes();
+    const own = {
+      accepted: votes.get(this.#options.replica)?.accepted?.value ?? null,
+      determined: () => this.#keep(this.#bases.determined(effects)),
+    };
+    const chosen = this.#rules.decided([...votes.values()], quorum, own);
+    if (chosen !== null) return chosen;
+    const cosigned = new Map<Digest, number>();
+    for (const { replica } of roster) {
+      const header = this.#noted.seals.get(epoch)?.get(replica)?.header;
+      if (header === undefined) continue;
+      const count = (cosigned.get(header) ?? 0) + 1;
+      if (count >= quorum) return header;
+      cosigned.set(header, count);
+    }
+    return null;
+  }
+
+  /** The epoch as another node showed it, if a majority of the roster signed what it showed. */
+  #opened(): Learned['opened'] {
+    const { epoch, previous, roster } = this.#chain;
+    const learned = this.#learned.get(epoch);
+    if (learned === undefined) return undefined;
+    learned.opened ??= this.#noted.reading(epoch, null, () => {
+      if (parseHeader(learned.header).previous !== previous)
+        throw new WaggleError('HEADER_MISMATCH', `Expected the header of epoch ${epoch} to follow on ${previous}`);
+      const { crypto, cluster } = this.#options;
+      return {
+        ...openNoteOf(crypto, cluster.origin, roster, learned.checkpoint),
+        digest: this.#contents.hold(learned.header),
+      };
+    });
+    if (learned.opened === undefined) this.#learned.delete(epoch);
+    return learned.opened;
+  }
+
+  #learn(nowMs: number, effects: SealingEffect[]): void {
+    const opened = this.#opened();
+    const digest = opened?.digest ?? this.#decided(effects);
+    if (digest === null) return;
+    const value = this.#valueOf(digest, effects);
+    if (value === undefined) return;
+    const sealed = this.#extended(digest, value);
+    if (sealed === null) return this.#disbelieve();
+    const { epoch, roster } = this.#chain;
+    const checkpoint: Checkpoint = { origin: this.#options.cluster.origin, size: sealed.treeSize, root: sealed.root };
+    if (opened !== undefined && !isSame(opened.checkpoint, checkpoint)) return this.#disbelieve();
+    const seals = this.#noted.seals.get(epoch) ?? new Map();
+    if (this.#work.certificate?.header !== digest)
+      this.#work.certificate = new Certificate(this.#options.crypto, roster, digest, checkpoint);
+    const { certificate } = this.#work;
+    if (opened !== undefined) certificate.takeOpened(opened.lines);
+    else if (this.#isVoter && this.#rules.mayVote(this.#hasClosed(epoch)) && !seals.has(this.#options.replica))
+      return this.#cosign(digest, checkpoint, nowMs, effects);
+    for (const replica of certificate.take(seals))
+      this.#noted.accuse({ epoch, replica, what: 'otherRoot', code: 'CHECKPOINT_INVALID' });
+    const note = certificate.note();
+    if (note === null) return;
+    pinValue(this.#ground, value, effects);
+    effects.push({ type: 'sealed', sealed: { ...sealed, checkpoint: note, release: this.#releasable(value) } });
+    this.#advance(sealed, certificate, note);
+  }
+
+  /** What another node showed does not hold: it is forgotten. */
+  #disbelieve(): void {
+    const { epoch } = this.#chain;
+    if (!this.#learned.delete(epoch)) return;
+    this.#noted.accuse({ epoch, replica: null, what: 'otherRoot', code: 'ROOT_MISMATCH' });
+  }
+
+  #cosign(header: Digest, checkpoint: Checkpoint, nowMs: number, effects: SealingEffect[]): void {
+    const { replica, crypto } = this.#options;
+    const key = `seal/${this.#chain.epoch}`;
+    if (this.#writing.has(key)) return;
+    const lines = signLines(crypto, checkpoint, replica, this.#options, Math.floor(nowMs / 1000));
+    effects.push(this.#write(key, { header, lines }));
+  }
+
+  #extended(digest: Digest, value: Value): Extended | null {
+    let extended = this.#work.extended.get(digest);
+    if (extended === undefined) {
+      extended = this.#noted.reading(this.#chain.epoch, null, () => this.#extend(value)) ?? null;
+      this.#work.extended.set(digest, extended);
+    }
+    return extended;
+  }
+
+  #extend(value: Value): Extended {
+    const { cluster, crypto } = this.#options;
+    const bytes = { ...value, nextRoster: encodeRoster(value.nextRoster) };
+    const outcome = outcomeOf(cluster, this.#chain, bytes, (digest) => this.#contents.slot(digest), crypto);
     const { edge, tiles } = appendLeaves(
       crypto,
       this.#edge,
@@ -466,72 +501,43 @@ export class Sealing {
   }
 
   /**
-   * The header, which is a leaf, and the reports, unless a later close made the same ones. The empty content stays: as a slot
-   * it may be named by any epoch.
+   * Headers, which are leaves, reports, frontiers and the slot lists of values that were not chosen, unless a later close made the
+   * same ones. Contents of slots stay, of facts too: another epoch, sealed or not, may name the same bytes.
    */
   #releasable(value: Value): Digest[] {
-    const reports = [...(this.#closes.get(this.#chain.epoch)?.values() ?? [])].map((close) => close.reports);
-    const named = this.#namedAfter(this.#chain.epoch);
-    return [...reports, digestOf(this.#options.crypto, value.header)].filter(
-      (digest) => (this.#contents.get(digest)?.length ?? 0) > 0 && !named.has(digest),
+    const { epoch } = this.#chain;
+    const digests = new Set(this.#work.made);
+    for (const close of this.#noted.closes.get(epoch)?.values() ?? []) digests.add(close.reports);
+    for (const { frontier, accepted } of this.#noted.ballots.get(epoch)?.values() ?? []) {
+      if (frontier !== null) digests.add(frontier);
+      if (accepted !== null) digests.add(accepted.value);
+    }
+    for (const [digest, { slotListBytes }] of this.#work.values)
+      digests.add(digest).add(digestOf(this.#options.crypto, slotListBytes));
+    digests.delete(digestOf(this.#options.crypto, value.slotListBytes));
+    const named = this.#noted.namedFrom(epoch + 1, this.#contents);
+    return [...digests].filter(
+      (digest) => this.#contents.has(digest) && digest !== this.#contents.empty && !named.has(digest),
     );
   }
 
-  #sign(header: Digest, checkpoint: Checkpoint, nowMs: number): Json {
-    const { replica, logSigner, cosigner, crypto } = this.#options;
-    const text = checkpointText(checkpoint);
-    const log = signCheckpoint(crypto, text, checkpoint.origin, logSigner);
-    return {
-      header,
-      lines: log + cosignCheckpoint(crypto, text, checkpoint.origin, replica, cosigner, Math.floor(nowMs / 1000)),
-    };
-  }
-
-  #advance(sealed: Omit<SealedEpoch, 'checkpoint' | 'release'>): void {
+  #advance(sealed: Extended, certificate: Certificate, note: string): void {
+    this.#past.add(sealed.epoch, certificate, note);
+    this.#learned.delete(sealed.epoch);
     this.#chain = sealed.outcome.next;
     this.#edge = sealed.edge;
-    this.#value = undefined;
-    this.#extended = undefined;
-    for (const map of [this.#closes, this.#ballots, this.#seals])
-      for (const epoch of map.keys()) if (epoch < this.#chain.epoch) map.delete(epoch);
-    const kept = this.#namedAfter(this.#chain.epoch - 1);
-    for (const digest of this.#contents.keys())
-      if (!kept.has(digest) && !this.#forReports.has(digest)) {
-        this.#contents.delete(digest);
-        this.#slots.delete(digest);
-        this.#pinned.delete(digest);
-      }
+    this.#work = newWork();
+    this.#dueMs = Number.POSITIVE_INFINITY;
+    this.#noted.advance(this.#chain.epoch);
+    const kept = this.#noted.namedFrom(this.#chain.epoch, this.#contents);
+    for (const digest of this.#bases.wanted) kept.add(digest);
+    this.#contents.keep(kept);
   }
 
-  /** The contents that closes of later epochs name. */
-  #namedAfter(epoch: Epoch): Set<Digest> {
-    const later = [...this.#closes].filter(([closed]) => closed > epoch);
-    return new Set(later.flatMap(([, closes]) => [...closes.values()].flatMap((close) => this.#named(close))));
-  }
-
-  /** The contents that a close names. */
-  #named(close: Close): Digest[] {
-    const reports = this.#contents.get(close.reports);
-    return [
-      close.slot,
-      close.reports,
-      close.facts,
-      ...(reports === undefined ? [] : parseReports(reports).map(({ digest }) => digest)),
-    ];
+  #write(key: string, value: Json): SealingEffect {
+    this.#writing.add(key);
+    return { type: 'write', key, value: jcs(value) };
   }
 }
 
-/** Takes note of a register of an epoch that is not sealed yet; a later write of the same replica replaces the earlier one. */
-function put<T>(map: Map<Epoch, Map<ReplicaId, T>>, epoch: Epoch, replica: ReplicaId, value: T, sealing: Epoch): void {
-  if (epoch < sealing) return;
-  const byReplica = map.get(epoch) ?? new Map<ReplicaId, T>();
-  byReplica.set(replica, value);
-  map.set(epoch, byReplica);
-}
-
-function parseSeal(value: Json): SealRegister {
-  const { header, lines } = parseFields(value, ['header', 'lines'], 'a seal');
-  if (typeof lines !== 'string' || lines.length > SEAL_LINES_LENGTH_MAX || !/^(— [^\n]+\n){2}$/.test(lines))
-    throw new WaggleError('DECODE_FAILED', 'Expected two signature lines in a seal');
-  return { header: parseDigest(header), lines };
-}
+const isSame = (a: Checkpoint, b: Checkpoint): boolean => a.size === b.size && equalBytes(a.root, b.root);

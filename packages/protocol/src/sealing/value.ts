@@ -2,6 +2,7 @@ import {
   base64,
   compareText,
   digestOf,
+  equalBytes,
   hex,
   jcs,
   jcsBytes,
@@ -20,7 +21,7 @@ import {
   type ReplicaId,
   type Run,
 } from '../base/index.ts';
-import { usageWriter, type WriterId } from '../lattice/index.ts';
+import { parseUsageWriter, usageWriter, type WriterId } from '../lattice/index.ts';
 import { leafHash, saltKey, statementLeaf, statementsOf } from '../transparency/index.ts';
 import {
   addSlots,
@@ -34,9 +35,11 @@ import {
 } from '../usage/index.ts';
 import { addToRanges, inRanges, type EpochRanges } from './ranges.ts';
 import {
+  encodeRoster,
   epochBounds,
   parseFields,
   parseRoster,
+  quorumOf,
   rosterDigest,
   TIME_MS_MAX,
   type Cluster,
@@ -49,17 +52,21 @@ export const FORMATS: readonly number[] = [1];
 /** Late slots that one seal counts at most, oldest first; the rest wait for the next. */
 export const LATE_SLOTS_MAX = 256;
 
-/** `close/<epoch>`: this run's slot of the epoch is complete. Written exactly once per replica and epoch, ever. */
-export interface Close {
+/** What a seal takes of a close. */
+export interface Sealable {
   readonly replica: ReplicaId;
   readonly run: Run;
-  readonly epoch: Epoch;
   /** Digest of the slot's content. */
   readonly slot: Digest;
   /** 32 random bytes, base64: this member's share of the salts. */
   readonly salt: string;
   /** Formats that this node can compute. */
   readonly formats: readonly number[];
+}
+
+/** `close/<epoch>`: this run's slot of the epoch is complete. Written exactly once per replica and epoch, ever. */
+export interface Close extends Sealable {
+  readonly epoch: Epoch;
   /** Digest of the reports: every other slot up to this epoch that holds more than the seals have counted. */
   readonly reports: Digest;
   /** Digest of the roster facts that it holds. */
@@ -76,18 +83,28 @@ export function parseClose(value: Json): Close {
     ['replica', 'run', 'epoch', 'slot', 'salt', 'formats', 'reports', 'facts'],
     'a close',
   );
+  return {
+    ...sealable(close),
+    epoch: parseWhole(close['epoch'], 'an epoch'),
+    reports: parseDigest(close['reports']),
+    facts: parseDigest(close['facts']),
+  };
+}
+
+/** Throws `DECODE_FAILED` unless the value is what a frontier has of a close. */
+export const parseSealable = (value: Json): Sealable =>
+  sealable(parseFields(value, ['replica', 'run', 'slot', 'salt', 'formats'], 'a close in a frontier'));
+
+function sealable(close: { readonly [key: string]: Json }): Sealable {
   const formats = close['formats'];
   if (!Array.isArray(formats) || formats.length === 0 || formats.length > 16)
     throw new WaggleError('DECODE_FAILED', 'Expected 1 to 16 formats in a close');
   return {
     replica: parseReplicaId(close['replica']),
     run: parseRun(close['run']),
-    epoch: parseWhole(close['epoch'], 'an epoch'),
     slot: parseDigest(close['slot']),
     salt: parseSalt(close['salt']),
     formats: formats.map((format: Json) => parseWhole(format, 'a format', 1)),
-    reports: parseDigest(close['reports']),
-    facts: parseDigest(close['facts']),
   };
 }
 
@@ -128,12 +145,15 @@ export const encodeReports = (reports: readonly Report[]): Uint8Array<ArrayBuffe
 
 /** Throws `DECODE_FAILED`. */
 export function parseReports(bytes: Uint8Array): Report[] {
-  const reports = parseLines(bytes, 'a report', (value) => {
-    const report = parseFields(value, ['replica', 'run', 'epoch', 'digest', 'closed'], 'a report');
-    return { ...parseSlotId(report), digest: parseDigest(report['digest']), closed: parseClosed(report['closed']) };
-  });
+  const reports = parseLines(bytes, 'a report', parseReport);
   assertAscending(reports, compareSlots, 'reports');
   return reports;
+}
+
+/** Throws `DECODE_FAILED` unless the value is a report. */
+export function parseReport(value: Json): Report {
+  const report = parseFields(value, ['replica', 'run', 'epoch', 'digest', 'closed'], 'a report');
+  return { ...parseSlotId(report), digest: parseDigest(report['digest']), closed: parseClosed(report['closed']) };
 }
 
 /** The content that a header names its slot list by: one JCS line each, in the order of slots. */
@@ -241,18 +261,39 @@ export interface Value {
   readonly nextRoster: Roster;
 }
 
-/** No roster facts: the content of an epoch in which nobody came or went. */
-export const FACTS_NONE: Uint8Array = new Uint8Array(0);
+/** Who is in one of two rosters only. */
+function changedReplicas(before: Roster, after: Roster): ReadonlySet<ReplicaId> {
+  const [old, next] = [before, after].map((roster) => new Set(roster.map(({ replica }) => replica)));
+  return new Set([...old!, ...next!].filter((replica) => !old!.has(replica) || !next!.has(replica)));
+}
+
+/** The facts that a change of roster applies: of all that the closes brought, the lines about those who come or go. */
+export function appliedFacts(before: Roster, after: Roster, contents: readonly Uint8Array[]): Uint8Array {
+  const changed = changedReplicas(before, after);
+  if (changed.size === 0) return new Uint8Array(0);
+  const texts = contents.flatMap((bytes) =>
+    parseLines(bytes, 'a roster fact', (fact) => fact).filter((fact) => changed.has(fact['replica'] as ReplicaId)),
+  );
+  return utf8([...new Set(texts.map((fact) => `${jcs(fact)}\n`))].sort(compareText).join(''));
+}
+
+/** The replicas that the seals have heard of: those of which they have counted a slot, if an empty one. */
+export function heardReplicas({ closed, counted }: ChainState): Set<ReplicaId> {
+  const heard = new Set(Array.from(closed.keys(), (writer) => parseUsageWriter(writer).replica));
+  for (const name of counted.keys()) heard.add(parseReplicaId(name.slice(0, name.indexOf('-'))));
+  return heard;
+}
 
 /**
  * The value that the entries determine, and nothing else: same state and entries, same bytes, at every node.
- * Entries come in the order of slots; `formats` are those of each close in the set.
+ * Entries come in the order of slots; `formats` are those of each close in the set; `facts` are those that make the next roster.
  */
 export function valueOf(
   cluster: Cluster,
   chain: ChainState,
   entries: readonly SlotEntry[],
   formats: readonly (readonly number[])[],
+  change: { readonly facts: Uint8Array; readonly nextRoster: Roster },
   crypto: Crypto,
 ): Value {
   const slotListBytes = encodeSlotList(entries);
@@ -263,11 +304,11 @@ export function valueOf(
     epoch: chain.epoch,
     previous: chain.previous,
     slots: { digest: digestOf(crypto, slotListBytes), count: entries.length },
-    facts: digestOf(crypto, FACTS_NONE),
-    roster: rosterDigest(chain.roster, crypto),
+    facts: digestOf(crypto, change.facts),
+    roster: rosterDigest(change.nextRoster, crypto),
     nextFormat: Math.max(chain.format, ...common),
   });
-  return { header, slotList: entries, slotListBytes, facts: FACTS_NONE, nextRoster: chain.roster };
+  return { header, slotList: entries, slotListBytes, ...change };
 }
 
 /** What a sealed value says: statements, leaves, and the chain after it. */
@@ -285,7 +326,7 @@ export interface Outcome {
  * `contentOf` gives the slot with a digest, checked against it.
  * Throws `HEADER_MISMATCH` if the header does not continue the chain, `CONSERVATION_BROKEN` if a slot is below what was
  * counted of it before or was counted as closed, `STATEMENT_MISMATCH` if figures add up to 2^53 or more, `ROSTER_MISMATCH` if
- * the next roster is not the one that the header names.
+ * the next roster is not the one that the header names, or the facts do not name who comes and goes.
  */
 export function outcomeOf(
   cluster: Cluster,
@@ -318,7 +359,7 @@ export function outcomeOf(
       counted.delete(name);
       const writer = usageWriter(entry.replica, entry.run);
       closed.set(writer, addToRanges(closed.get(writer) ?? [], entry.epoch));
-    } else counted.set(name, entry.digest);
+    } else if (content.length > 0) counted.set(name, entry.digest);
   }
   const usage = [...perEpoch]
     .map(([epoch, slot]) => ({ epoch, ...epochBounds(cluster.genesis, epoch), usage: slot }))
@@ -411,15 +452,51 @@ function checkHeader(
       'ROSTER_MISMATCH',
       `Expected the roster with digest ${header.roster} after epoch ${chain.epoch}`,
     );
-  if (value.facts.length > 0) throw new WaggleError('HEADER_MISMATCH', 'Expected no roster facts in format 1');
-  if (header.roster !== rosterDigest(chain.roster, crypto))
+  checkChange(chain, value);
+  checkSlots(chain, value.slotList);
+}
+
+/** The facts say who comes and who goes, and of nobody else. What they prove is for those who can read them to check. */
+function checkChange(
+  { epoch, roster }: ChainState,
+  { facts, nextRoster }: { readonly facts: Uint8Array; readonly nextRoster: Uint8Array },
+): void {
+  const after = parseRoster(nextRoster);
+  const changed = changedReplicas(roster, after);
+  const said = parseLines(facts, 'a roster fact', (fact) => parseReplicaId(fact['replica']));
+  if (said.some((replica) => !changed.has(replica)) || new Set(said).size !== changed.size)
     throw new WaggleError(
       'ROSTER_MISMATCH',
-      `Expected the roster to stay as it was: epoch ${chain.epoch} applies no roster facts`,
+      `Expected roster facts of epoch ${epoch} about exactly the ${changed.size} replicas that come or go`,
     );
-  if (value.slotList.some((entry) => entry.epoch > chain.epoch || (entry.salt !== null && !entry.closed)))
+  const before = new Map(roster.map((entry) => [entry.replica, encodeRoster([entry])]));
+  for (const entry of after) {
+    const known = before.get(entry.replica);
+    if (known !== undefined && !equalBytes(known, encodeRoster([entry])))
+      throw new WaggleError('ROSTER_MISMATCH', `Expected ${entry.replica} to keep its keys in epoch ${epoch}`);
+  }
+}
+
+/** Every voter is named, a majority of them by their closes; nobody else has a share in the salts. */
+function checkSlots({ epoch, roster }: ChainState, slotList: readonly SlotEntry[]): void {
+  const voters = new Set(roster.map(({ replica }) => replica));
+  const salted = slotList.filter(({ salt }) => salt !== null);
+  const good =
+    slotList.every((entry) => entry.epoch <= epoch) &&
+    salted.every((entry) => entry.closed && entry.epoch === epoch && voters.has(entry.replica)) &&
+    new Set(salted.map(({ replica }) => replica)).size === salted.length;
+  if (!good)
     throw new WaggleError(
       'HEADER_MISMATCH',
-      `Expected slots up to epoch ${chain.epoch} only, with salt shares only where closed`,
+      `Expected slots up to epoch ${epoch} only, with one salt share for each close of its roster`,
+    );
+  const named = new Set(slotList.filter((entry) => entry.epoch === epoch).map(({ replica }) => replica));
+  for (const replica of voters)
+    if (!named.has(replica))
+      throw new WaggleError('HEADER_MISMATCH', `Expected a slot of ${replica}, which votes in epoch ${epoch}`);
+  if (salted.length < quorumOf(roster))
+    throw new WaggleError(
+      'HEADER_MISMATCH',
+      `Expected the closes of ${quorumOf(roster)} of ${roster.length} members in epoch ${epoch}, received ${salted.length}`,
     );
 }

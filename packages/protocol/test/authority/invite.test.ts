@@ -127,7 +127,7 @@ describe('an invite', () => {
         changed[at]! ^= flip;
         const read = valueOr(['DECODE_FAILED'], () => parse(sealed(changed)));
         if (read !== undefined)
-          expect(codeOf(() => checkInvite(read, CLUSTER, NOW_MS, nodeCrypto))).toBe('SIGNATURE_INVALID');
+          expect(codeOf(() => checkInvite(read, CLUSTER, NOW_MS, nodeCrypto))).toBe('INVITE_INVALID');
       }
   });
 
@@ -137,9 +137,9 @@ describe('an invite', () => {
     const check = (cluster = CLUSTER, nowMs = NOW_MS) => codeOf(() => checkInvite(read, cluster, nowMs, nodeCrypto));
     expect(check()).toBe('none');
     expect(check(CLUSTER, made.expiresMs)).toBe('none');
-    expect(check(CLUSTER, made.expiresMs + 1)).toBe('SIGNATURE_INVALID');
-    expect(check(testCluster('other'))).toBe('SIGNATURE_INVALID');
-    expect(check({ ...testCluster('other'), id: CLUSTER.id })).toBe('SIGNATURE_INVALID');
+    expect(check(CLUSTER, made.expiresMs + 1)).toBe('INVITE_EXPIRED');
+    expect(check(testCluster('other'))).toBe('INVITE_INVALID');
+    expect(check({ ...testCluster('other'), id: CLUSTER.id })).toBe('INVITE_INVALID');
   });
 
   it('is only made with the operator key of the cluster', () => {
@@ -188,7 +188,7 @@ describe('an invite', () => {
         const read = valueOr(['DECODE_FAILED'], () => parse(candidate));
         if (read === undefined || candidate === text) return;
         // A form that holds together, made without the operator's key.
-        expect(codeOf(() => checkInvite(read, CLUSTER, 0, nodeCrypto))).toBe('SIGNATURE_INVALID');
+        expect(codeOf(() => checkInvite(read, CLUSTER, 0, nodeCrypto))).toBe('INVITE_INVALID');
       }),
       { numRuns: 2_000 },
     );

@@ -1,12 +1,12 @@
 import type { CustomerId, Digest, Epoch, ReplicaId } from '../../src/base/index.ts';
-import type { Batch, ControlRow, Loaded, UsageRegisterRow } from '../../src/member/index.ts';
+import type { Batch, ControlRow, Loaded, ShownEpoch, UsageRegisterRow } from '../../src/member/index.ts';
 import { chainStart, type ChainState, type Cluster, type SealedEpoch } from '../../src/sealing/index.ts';
 import { EMPTY_EDGE, type TileEdge } from '../../src/transparency/index.ts';
 import { slotName } from '../../src/usage/index.ts';
 
 /** A sealed epoch with what stood before it: all that a bundle is made of. */
 export interface SealedRecord {
-  readonly sealed: SealedEpoch;
+  sealed: SealedEpoch;
   readonly chain: ChainState;
   readonly edge: TileEdge;
 }
@@ -39,6 +39,7 @@ export class MemoryDisk {
     for (const { replica, key } of batch.dropControl) this.control.delete(`${replica}/${key}`);
     const gone = new Set(batch.dropUsage.map(slotName));
     if (gone.size > 0) for (const [key, row] of this.usage) if (gone.has(slotName(row))) this.usage.delete(key);
+    for (const { class: name, writer } of batch.dropVectors) this.vectors.delete(`${name}/${writer}`);
     for (const digest of batch.dropContents) this.contents.delete(digest);
     for (const [name, value] of batch.meta) this.meta.set(name, value);
     for (const row of batch.control) replace(this.control, `${row.replica}/${row.key}`, row);
@@ -47,6 +48,10 @@ export class MemoryDisk {
       this.vectors.set(`${name}/${writer}`, { class: name, writer, upTo });
     for (const { digest, epoch, bytes } of batch.contents) this.contents.set(digest, { epoch, value: bytes });
     for (const ticket of batch.metered.tickets) this.metered.set(ticket, batch.metered.epoch);
+    for (const { epoch, checkpoint } of batch.checkpoints) {
+      const record = this.seals.find(({ sealed }) => sealed.epoch === epoch);
+      if (record !== undefined) record.sealed = { ...record.sealed, checkpoint };
+    }
     if (batch.seal === null) return;
     const { sealed } = batch.seal;
     this.seals.push({ sealed, chain: this.chain, edge: this.edge });
@@ -65,6 +70,18 @@ export class MemoryDisk {
       edge: this.edge,
       pinned: [...this.contents.values()].filter(({ epoch }) => epoch >= this.chain.epoch).map(({ value }) => value),
     };
+  }
+
+  /** Another one that holds the same. */
+  copy(): MemoryDisk {
+    return Object.assign(Object.create(MemoryDisk.prototype) as MemoryDisk, structuredClone({ ...this }));
+  }
+
+  /** Sealed epochs from one on, as they are shown to others. */
+  sealedFrom(from: Epoch): ShownEpoch[] {
+    return this.seals
+      .filter(({ sealed }) => sealed.epoch >= from)
+      .map(({ sealed: { epoch, value, checkpoint } }) => ({ epoch, header: value.header, checkpoint }));
   }
 
   content(digest: Digest): Uint8Array | null {

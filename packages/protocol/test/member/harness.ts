@@ -107,7 +107,7 @@ export class TestNode {
   readonly cluster: Cluster;
   readonly name: string;
   readonly replica: ReplicaId;
-  readonly disk: MemoryDisk;
+  disk: MemoryDisk;
   readonly random: Random;
   member!: Member;
   nowMs = 0;
@@ -129,15 +129,24 @@ export class TestNode {
   readonly folded: { readonly replica: ReplicaId; readonly register: ControlRegister }[] = [];
   readonly sealed: Epoch[] = [];
   readonly alarms: Alarm[] = [];
+  /** Who asked for sealed epochs, and from which one on. */
+  readonly asked: { readonly from: Epoch; readonly to: ReplicaId }[] = [];
   readonly stageAbove: number;
   #timers: { readonly atMs: number; readonly input: MemberInput }[] = [];
   #tickets = 0;
 
-  constructor(cluster: Cluster, name = FOUNDER, stageAbove = Number.MAX_SAFE_INTEGER) {
+  constructor(
+    cluster: Cluster,
+    name = FOUNDER,
+    stageAbove = Number.MAX_SAFE_INTEGER,
+    disk = new MemoryDisk(cluster),
+    nowMs = 0,
+  ) {
     this.cluster = cluster;
     this.name = name;
     this.replica = replicaOf(name);
-    this.disk = new MemoryDisk(cluster);
+    this.disk = disk;
+    this.nowMs = nowMs;
     this.random = seededRandom([...name].reduce((sum, letter) => sum * 31 + letter.charCodeAt(0), 7));
     this.stageAbove = stageAbove;
     this.start();
@@ -195,6 +204,12 @@ export class TestNode {
       case 'load':
         this.handle({ type: 'content', digest: effect.digest, bytes: this.disk.content(effect.digest) });
         break;
+      case 'readSealed': {
+        const { from, to } = effect;
+        this.asked.push({ from, to });
+        this.handle({ type: 'sealedRead', to, epochs: this.disk.sealedFrom(from) });
+        break;
+      }
       case 'done':
         this.done.set(effect.ticket, effect.epoch);
         break;
@@ -290,6 +305,10 @@ export function admission(cluster: Cluster, name: string): readonly [key: string
 export class TestCluster {
   readonly nodes: readonly TestNode[];
   readonly founder: TestNode;
+  /** Second processes of members. The transport keeps one link to a key: in turns, for a second and a half, to the one and the other. */
+  readonly twins: TestNode[] = [];
+  /** What was for others, up to 3 000. */
+  readonly frames: MemberEffect[] = [];
   /** Nobody hears them, and they hear nobody. */
   readonly cut = new Set<TestNode>();
 
@@ -303,16 +322,25 @@ export class TestCluster {
   /** Lets time pass, and brings what was sent every 10 ms. */
   run(ms: number): void {
     for (let left = ms; left > 0; left -= 10) {
-      for (const node of this.nodes) node.advance(10);
-      for (const node of this.nodes) for (const effect of node.out.splice(0)) this.#bring(node, effect);
+      const all = [...this.nodes, ...this.twins];
+      for (const node of all) node.advance(10);
+      for (const node of all) for (const effect of node.out.splice(0)) this.#bring(node, effect);
     }
   }
 
+  /** The process that the others have their link to. */
+  #holder(key: string): TestNode | undefined {
+    const processes = [...this.nodes, ...this.twins].filter(({ name, isUp }) => isUp && memberKeyOf(name) === key);
+    return processes[Math.floor(this.founder.nowMs / 1_500) % processes.length];
+  }
+
   #bring(from: TestNode, effect: MemberEffect): void {
+    if (this.frames.length < 3_000) this.frames.push(effect);
     if (effect.type === 'misbehaviour') throw new Error(`${from.name} complains: ${JSON.stringify(effect)}`);
     if (effect.type !== 'send' && effect.type !== 'datagram') return;
-    const to = this.nodes.find(({ name }) => memberKeyOf(name) === effect.to);
+    const to = this.#holder(effect.to);
     if (to === undefined || this.cut.has(from) || this.cut.has(to)) return;
+    if (this.#holder(memberKeyOf(from.name)) !== from) return;
     const type = effect.type === 'send' ? 'message' : 'datagram';
     to.handle({ type, from: memberKeyOf(from.name), bytes: effect.bytes });
   }

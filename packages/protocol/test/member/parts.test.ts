@@ -13,6 +13,7 @@ import {
   type UsageRow,
   type WriterId,
 } from '../../src/lattice/index.ts';
+import { CatchUp } from '../../src/member/catch-up.ts';
 import { Clocks } from '../../src/member/clocks.ts';
 import { Entries } from '../../src/member/entries.ts';
 import { decodeEnvelope, encodeEnvelope } from '../../src/member/envelope.ts';
@@ -26,6 +27,7 @@ import {
   type Releases,
 } from '../../src/member/retention.ts';
 import { Unsaved } from '../../src/member/unsaved.ts';
+import type { ShownEpoch } from '../../src/replication/index.ts';
 
 const replica = 'ab'.repeat(16) as ReplicaId;
 const run = 3 as Run;
@@ -79,6 +81,16 @@ describe('entries', () => {
     expect(entries.add(write(10_000))).toBe('STORE_BUSY');
     expect(entries.take().map(({ ticket }) => ticket)).toEqual(Array.from({ length: 1_024 }, (_, i) => i));
     expect(entries.count).toBe(10_000 - 1_024);
+  });
+
+  it('give the writes back that are to be refused, and keep what was metered', () => {
+    const entries = new Entries();
+    const customer = 'acme' as CustomerId;
+    entries.add({ type: 'write', ticket: 1, writes: [{ key: 'k', value: '1' }] });
+    entries.add({ type: 'meter', ticket: 2, customer, sku: 'inspect', usage: ZERO_USAGE });
+    entries.add({ type: 'write', ticket: 3, writes: [] });
+    expect(entries.takeWrites().map(({ ticket }) => ticket)).toEqual([1, 3]);
+    expect(entries.take().map(({ ticket }) => ticket)).toEqual([2]);
   });
 });
 
@@ -194,5 +206,53 @@ describe('what is not on disk yet', () => {
     expect(unsaved.isFull).toBe(true);
     expect(utf8(JSON.stringify(unsaved.take([]).usage)).length).toBeLessThan(1_000);
     expect(unsaved.isFull).toBe(false);
+  });
+});
+
+describe('catching up', () => {
+  const shown = (epoch: number): ShownEpoch => ({ epoch, header: utf8(`${epoch}`), checkpoint: '' });
+  const [one, two] = ['1'.repeat(32), '2'.repeat(32)] as [ReplicaId, ReplicaId];
+
+  it('asks once when somebody is there first, and again only when an epoch is overdue and nothing gets on', () => {
+    const catchUp = new CatchUp();
+    expect(catchUp.look(3, false, 0)).toEqual({});
+    expect(catchUp.look(3, false, 60_000)).toBeNull();
+    expect(catchUp.look(3, true, 60_000)).toEqual({});
+    expect(catchUp.look(3, true, 62_000)).toBeNull();
+    expect(catchUp.look(3, true, 65_000)).toEqual({});
+    // It gets on, if slowly.
+    expect(catchUp.look(4, true, 70_000)).toBeNull();
+    expect(catchUp.look(4, true, 75_000)).toEqual({});
+  });
+
+  it('asks whoever is two epochs further, and not each time it shows', () => {
+    const catchUp = new CatchUp();
+    expect(catchUp.sign(one, 4, 3, 0)).toBeNull();
+    expect(catchUp.sign(one, 5, 3, 0)).toEqual({ hint: one });
+    expect(catchUp.sign(two, 6, 3, 500)).toBeNull();
+    expect(catchUp.sign(two, 6, 3, 1_000)).toEqual({ hint: two });
+  });
+
+  it('hands on what is next, once, then asks the same member for more', () => {
+    const catchUp = new CatchUp();
+    catchUp.received(two, [shown(3), shown(4), shown(5)], 0);
+    expect(catchUp.sign(one, 9, 3, 10)).toBeNull();
+    expect(catchUp.next(3)?.epoch).toBe(3);
+    expect(catchUp.next(3)).toBeNull();
+    expect(catchUp.more(3, 100)).toBeNull();
+    // Another way was faster.
+    expect(catchUp.next(5)?.epoch).toBe(5);
+    expect(catchUp.more(6, 200)).toEqual({ hint: two });
+    expect(catchUp.more(6, 300)).toBeNull();
+    expect(catchUp.next(6)).toBeNull();
+  });
+
+  it('hands the same epoch on again when another member shows it, once nothing came of the first', () => {
+    const catchUp = new CatchUp();
+    catchUp.received(one, [shown(3)], 0);
+    expect(catchUp.next(3)?.epoch).toBe(3);
+    expect(catchUp.look(3, true, 60_000)).toEqual({});
+    catchUp.received(two, [shown(3)], 60_100);
+    expect(catchUp.next(3)?.epoch).toBe(3);
   });
 });

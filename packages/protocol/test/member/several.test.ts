@@ -73,9 +73,10 @@ describe('a founder and others', () => {
     }
     test.run(2 * EPOCH_MS);
     for (const node of [founder, one, two]) expect(node.counted).toEqual({ sealed: 5, unsealed: 0 });
-    expect(
-      founder.disk.seals.flatMap(({ sealed }) => sealed.value.slotList.filter(({ epoch }) => epoch < sealed.epoch)),
-    ).toHaveLength(1);
+    const late = founder.disk.seals.flatMap(({ sealed }) =>
+      sealed.outcome.statements.filter(({ epoch }) => epoch < sealed.epoch),
+    );
+    expect(late).toHaveLength(1);
   });
 
   it('an open slot goes on from where it stands, though a seal has counted all of it', () => {

@@ -32,7 +32,7 @@ const update: fc.Arbitrary<Update> = fc.oneof(
 );
 const message: fc.Arbitrary<Message> = fc.oneof(
   fc.record({ type: fc.constantFrom('ping', 'pingRequest'), number, target: id }),
-  fc.record({ type: fc.constantFrom('ack', 'nack'), number }),
+  fc.record({ type: fc.constantFrom('ack', 'nack', 'gossip'), number }),
 );
 const datagram: fc.Arbitrary<Datagram> = fc.record({
   sender: id,

@@ -271,6 +271,12 @@ export class Network {
       this.#push(effect.afterMs, 1, process, () => this.input(process, input satisfies TimerInput));
       return;
     }
+    if (effect.type === 'twoRuns') {
+      this.#trace.update(
+        `${this.nowMs} ${process.member.key} ${effect.member.replica} ${effect.newest} ${effect.older}\n`,
+      );
+      return;
+    }
     const { bytes, to } = effect;
     this.#trace.update(bytes);
     process.bytes += bytes.length;

@@ -12,14 +12,14 @@ describe('SWIM §3.1 failure detector', () => {
     const network = new Network({ seed: 1 });
     const members = membersNamed(10);
     network.found(members);
-    const sent = { ping: 0, ack: 0, pingRequest: 0, nack: 0 };
+    const sent = { ping: 0, ack: 0, pingRequest: 0, nack: 0, gossip: 0, gossip: 0 };
     network.run(2_000);
     network.tap((bytes) => sent[decodeDatagram(bytes).message.type]++);
     network.run(100 * PROBE_INTERVAL_MS);
     expect(sent.ping).toBeGreaterThanOrEqual(990);
     expect(sent.ping).toBeLessThanOrEqual(1_010);
     expect(Math.abs(sent.ack - sent.ping)).toBeLessThanOrEqual(10);
-    expect([sent.pingRequest, sent.nack]).toEqual([0, 0]);
+    expect([sent.pingRequest, sent.nack, sent.gossip]).toEqual([0, 0, 0]);
   });
 
   it('a timer of a period that is over does nothing', () => {

@@ -30,6 +30,7 @@ import {
   type ReplicationEffect,
   type ReplicationInput,
   type ReplicationOptions,
+  type ShownEpoch,
 } from '../../src/replication/index.ts';
 import { nodeCrypto } from '../support.ts';
 
@@ -67,6 +68,8 @@ export interface Node {
   readonly effects: Exclude<ReplicationEffect, { type: 'send' | 'timer' }>[];
   /** Contents on its disk. */
   readonly disk: Map<Digest, Uint8Array>;
+  /** Epochs that it has sealed. */
+  readonly sealed: ShownEpoch[];
   isUp: boolean;
 }
 
@@ -197,6 +200,7 @@ export class Network {
       replication,
       effects: [],
       disk: new Map(),
+      sealed: [],
       isUp: true,
     };
     this.nodes.push(node);
@@ -331,6 +335,10 @@ export class Network {
       const answer =
         bytes === undefined ? { type: 'absent' as const, digest } : { type: 'held' as const, digest, bytes };
       this.#agenda.add(this.nowMs + 1, () => this.input(node, answer));
+    }
+    if (effect.type === 'readSealed') {
+      const epochs = node.sealed.filter(({ epoch }) => epoch >= effect.from);
+      this.#agenda.add(this.nowMs + 1, () => this.input(node, { type: 'sealedRead', to: effect.to, epochs }));
     }
     if (effect.type !== 'send') {
       node.effects.push(effect);

@@ -5,6 +5,7 @@ import type { ClusterId, Digest, Json, ReplicaId, Run } from '../../src/base/ind
 import {
   clusterOf,
   closeJson,
+  encodeFrontier,
   encodeGenesis,
   encodeHeader,
   encodeReports,
@@ -13,6 +14,7 @@ import {
   epochAt,
   epochBounds,
   parseClose,
+  parseFrontier,
   parseGenesis,
   parseHeader,
   parseReports,
@@ -21,6 +23,7 @@ import {
   quorumOf,
   TIME_MS_MAX,
   type Close,
+  type Frontier,
   type Genesis,
   type Header,
   type Report,
@@ -89,6 +92,16 @@ const nameOf = (report: Report): string => `${report.replica} ${report.run} ${re
 const reports: fc.Arbitrary<Report[]> = fc
   .uniqueArray(fc.record({ ...slotId, digest, closed: fc.boolean() }), { selector: nameOf, maxLength: 5 })
   .map(inOrder);
+const frontier: fc.Arbitrary<Frontier> = fc.record({
+  facts: digest,
+  closes: fc
+    .uniqueArray(close, { maxLength: 3, selector: (one) => one.replica })
+    .map((closes) => closes.sort((a, b) => (a.replica < b.replica ? -1 : 1)))
+    .map((closes) =>
+      closes.map(({ formats, replica: by, run: of, salt, slot }) => ({ formats, replica: by, run: of, salt, slot })),
+    ),
+  slots: reports,
+});
 const slotList: fc.Arbitrary<SlotEntry[]> = fc
   .uniqueArray(fc.record({ ...slotId, digest, closed: fc.boolean(), salt: fc.option(text32) }), {
     selector: nameOf,
@@ -154,6 +167,7 @@ describeForm(
 );
 describeForm('a header', header, encodeHeader, parseHeader);
 describeForm('a list of reports', reports, encodeReports, parseReports);
+describeForm('a frontier', frontier, encodeFrontier, parseFrontier);
 describeForm('a slot list', slotList, encodeSlotList, parseSlotList);
 
 const entry = (digit: string): Roster[number] => ({

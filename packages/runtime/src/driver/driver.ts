@@ -1,36 +1,43 @@
-import { assert, WaggleError, type Digest, type Epoch, type HybridClock, type Random } from '@waggle/protocol/base';
 import {
-  Registers,
-  equalControl,
-  signControl,
-  type ControlRegister,
-  type UsageRow,
-  type WriterId,
-} from '@waggle/protocol/lattice';
-import { REGISTERS_KEPT_EPOCHS, Sealing, type SealingEffect } from '@waggle/protocol/sealing';
+  assert,
+  utf8,
+  WaggleError,
+  type Digest,
+  type Epoch,
+  type HybridClock,
+  type Random,
+} from '@waggle/protocol/base';
+import type { ErrorCode, ReplicaId } from '@waggle/protocol/base';
+import type { Authority } from '@waggle/protocol/authority';
+import type { ControlRegister } from '@waggle/protocol/lattice';
+import {
+  Member,
+  type Alarm,
+  type ControlRow,
+  type MemberEffect,
+  type MemberInput,
+  type Now,
+  type UsageRegisterRow,
+  type UsageView,
+  type Write,
+} from '@waggle/protocol/member';
+import type { MemberChange, MemberKey, MemberView } from '@waggle/protocol/membership';
+import type { Lag, ReplicationStats } from '@waggle/protocol/replication';
+import type { Evidence, Roster, SealingStatus } from '@waggle/protocol/sealing';
 import { edgeAt } from '@waggle/protocol/transparency';
-import type { ReplicaId } from '@waggle/protocol/base';
-import type { Cancel, Clock } from '../clock.ts';
+import type { Clock } from '../clock.ts';
 import { nodeCrypto } from '../node-crypto.ts';
-import type { Batch, IdempotencyRow, Loaded, NewRecord, Store } from '../store/types.ts';
+import type { Loaded, Store } from '../store/types.ts';
+import type { Address, Transport, TransportCounters, TransportHandlers } from '../transport/transport.ts';
+import { Disk, type Metering } from './disk.ts';
+import { NodeDirectory, type NodeEntry } from './directory.ts';
 import { tileReader } from './epochs.ts';
-import { META, type Standing } from './founding.ts';
-import { chainMeta, readChain, readPinned } from './restart.ts';
-import { StagedSeal } from './staged-seal.ts';
-import { UsageBook, type UsageView } from './usage-book.ts';
-
-/** A control register to be written by this replica. */
-export interface Write {
-  readonly key: string;
-  /** JSON text. */
-  readonly value: string;
-}
-
-/** What one finished request adds: its record and its usage, and what a retry of it would be answered with. */
-export interface Metering {
-  readonly record: Omit<NewRecord, 'epoch'>;
-  readonly idempotency?: (epoch: Epoch) => readonly IdempotencyRow[];
-}
+import type { Standing } from './founding.ts';
+import { Months } from './months.ts';
+import { readChain, readPinned } from './restart.ts';
+import { SEAL_ROWS_PER_COMMIT } from './staged-seal.ts';
+import { Followers } from './followers.ts';
+import { Timers } from './timers.ts';
 
 export interface DriverOptions {
   readonly store: Store;
@@ -40,68 +47,83 @@ export interface DriverOptions {
   /** Its high-water mark goes to disk with every transaction. */
   readonly hlc: HybridClock;
   readonly random: Random;
-  /** Every control register that is not sealing's: those on disk at start, then each once it is durable. */
+  /** Every control register that is not sealing's: those on disk at start, then each once it is durable or has come. */
   readonly onControl: (replica: ReplicaId, register: ControlRegister) => void;
   readonly onSealed?: (epoch: Epoch) => void;
   /** After each transaction: how long it took in ms, and how many meterings and writes it held. */
   readonly onCommit?: (ms: number, entries: number) => void;
+  /** A member got into another state for this node. */
+  readonly onMember?: (change: MemberChange) => void;
+  /** A member sent what no correct node sends. It changed nothing. */
+  readonly onMisbehaviour?: (from: ReplicaId, code: ErrorCode) => void;
+  /** Something that a person should hear of. */
+  readonly onAlarm?: (alarm: Alarm) => void;
   /** The store cannot be used any more; the process should end. Called once. */
   readonly onFatal: (error: WaggleError) => void;
 }
 
-type Pending = { readonly resolve: (epoch: Epoch) => void; readonly reject: (error: unknown) => void } & (
-  | { readonly kind: 'meter'; readonly metering: Metering }
-  | { readonly kind: 'write'; readonly writes: readonly Write[] }
-);
-
-/** Meterings and writes that may wait for a transaction. */
-const PENDING_MAX = 10_000;
-/** Of these, how many one transaction takes. */
-const ENTRIES_PER_COMMIT_MAX = 1_024;
-/** How long to wait before asking a full disk again, in ms. */
-const FULL_RETRY_MS = 1_000;
-/** Keys of one writer: 100 000 customers with keys, limits and audit entries need half a million. */
-const CONTROL_KEYS_MAX = 4_000_000;
+/** Somebody waits for a metering or a write. */
+interface Waiter {
+  readonly metering: Metering | undefined;
+  resolve(epoch: Epoch): void;
+  reject(error: unknown): void;
+}
 
 const SEALING_KEY = /^(close|ballot|seal)\/[0-9]+$/;
 
+/** Between two looks at how far the event loop is behind, in ms. */
+const LAG_SAMPLE_MS = 1_000;
+
 /**
- * The loop: inputs to the cores, their effects to the disk, and only then to whoever waits (persist before send).
- *
- * One transaction is in flight at a time; what arrives meanwhile goes into the next (group commit: at once when idle). Slots
- * are closed between transactions, so that a request is metered in exactly the epoch that is open when it is written.
+ * The loop: inputs to the member, its effects to disk, network and clock. What has to be true before what (persist before send)
+ * is the member's to say; this only carries it out, in order.
  */
 export class Driver {
   readonly #options: DriverOptions;
-  readonly #control = new Registers<ControlRegister, ReplicaId>({ keysMax: CONTROL_KEYS_MAX, equal: equalControl });
-  readonly #usage: UsageBook;
-  #sealing!: Sealing;
-  /** What the seals on disk have counted of slots that may still grow. */
-  #counted: ReadonlyMap<string, Digest> = new Map();
-  #seal: StagedSeal | undefined;
-  #sealingEpoch: Epoch = 0;
-  #pending: Pending[] = [];
-  /** What sealing wants done: never dropped, written again after a failure. */
-  #effects: SealingEffect[] = [];
-  #running: Promise<void> | undefined;
-  #timer: Cancel | undefined;
-  #isStarted = false;
-  #isFull = false;
+  readonly #directory = new NodeDirectory();
+  #member!: Member;
+  #months!: Months;
+  #transport: Transport | undefined;
+  /** Where members were said to be before their own word for it came: by an invite, or by whoever let this node in. */
+  readonly #hints: ReadonlyMap<MemberKey, readonly Address[]>;
+  #isAdmittedStale = false;
+  #inputs: MemberInput[] = [];
+  #isStepping = false;
+  #lastTicket = 0;
+  readonly #waiters = new Map<number, Waiter>();
+  readonly #timers: Timers;
+  readonly #followers: Followers;
+  readonly #disk: Disk;
+  #isClosing = false;
   #isClosed = false;
 
   private constructor(options: DriverOptions) {
     this.#options = options;
-    this.#usage = new UsageBook(options.standing.replica, options.standing.run);
+    this.#hints = options.standing.hints;
+    this.#timers = new Timers(options.clock);
+    this.#followers = new Followers(this.#timers);
+    const { store, clock, onCommit } = options;
+    this.#disk = new Disk({
+      store,
+      clock,
+      timers: this.#timers,
+      meteringOf: (ticket) => this.#waiters.get(ticket)?.metering,
+      step: (input) => this.#step(input),
+      onCommit,
+      onPart: (statements) => this.#months.prepare(statements),
+      onSealed: (sealed) => this.#months.sealed(sealed),
+      onFatal: (error) => this.#fail(asFatal(error)),
+    });
   }
 
   /** Loads what the store holds, folds it into the views, closes the epochs that ended meanwhile and starts to seal. */
   static async start(options: DriverOptions): Promise<Driver> {
     const driver = new Driver(options);
     await driver.#load();
-    do await driver.#cycle();
-    while (driver.#isClosable() && !driver.#isFull);
-    driver.#isStarted = true;
-    driver.#wake();
+    driver.#step({ type: 'start' });
+    driver.#sampleLag();
+    // What ended meanwhile is closed before the first request comes.
+    await driver.#writtenWhile(() => driver.#member.isBehind(driver.#now));
     return driver;
   }
 
@@ -115,27 +137,103 @@ export class Driver {
 
   /** The epoch that requests are metered in. */
   get openEpoch(): Epoch {
-    return this.#sealing.openEpoch;
+    return this.#member.openEpoch;
   }
 
   /** The epoch to be sealed next; all before it are, on disk. */
   get sealingEpoch(): Epoch {
-    return this.#sealingEpoch;
+    return this.#member.sealingEpoch;
+  }
+
+  /** Who may vote on the epoch to be sealed next. */
+  get roster(): Roster {
+    return this.#member.roster;
+  }
+
+  /** How the epoch to be sealed next gets on. */
+  get sealingStatus(): SealingStatus {
+    return this.#member.sealingStatus;
+  }
+
+  /** What others wrote about sealing that no correct node writes: refused, the first of it kept. */
+  get evidence(): readonly Evidence[] {
+    return this.#member.evidence;
+  }
+
+  /** What the chain of seals counted of slots that may still grow: contents that must stay on disk. */
+  get counted(): ReadonlyMap<string, Digest> {
+    return this.#member.counted;
   }
 
   /** Whether the last transaction found the disk full: work would only be refused at its end. */
   get isFull(): boolean {
-    return this.#isFull;
+    return this.#member.isFull;
   }
 
   /** Meterings and writes that wait for a transaction. */
   get waiting(): number {
-    return this.#pending.length;
+    return this.#member.waiting;
   }
 
   /** The usage that no seal has counted yet, over all replicas known here. */
   get unsealed(): UsageView {
-    return this.#usage.view;
+    return this.#member.unsealed;
+  }
+
+  /** The usage of the current month, sealed and unsealed. */
+  get months(): Pick<Months, 'usage'> {
+    return this.#months;
+  }
+
+  /** Who belongs to the cluster, as far as is known here. */
+  get authority(): Authority {
+    return this.#member.authority;
+  }
+
+  /** Who is reachable now: this node and all others that it has heard of, by replica id. */
+  get members(): MemberView[] {
+    return this.#member.members;
+  }
+
+  /** The latest entry of each node, its own too, in the node directory. */
+  get directory(): ReadonlyMap<ReplicaId, NodeEntry> {
+    return this.#directory.entries;
+  }
+
+  /** What was exchanged with the others since the start. */
+  get stats(): Readonly<ReplicationStats> {
+    return this.#member.stats;
+  }
+
+  /** What the transport did since the start; null before it is attached. */
+  get transportCounters(): TransportCounters | null {
+    return this.#transport?.counters() ?? null;
+  }
+
+  /** How long ago this node held all that a member had to show, in ms by class; null if never since the start. */
+  lag(replica: ReplicaId): Lag {
+    return this.#member.lag(replica, this.#now);
+  }
+
+  /** Whether another member is reachable. */
+  get hasOthers(): boolean {
+    return this.#others().length > 0;
+  }
+
+  /** Whether it has once held all that some other member had, since the start. */
+  get hasCaughtUp(): boolean {
+    const { replica } = this.standing;
+    return this.members.some((member) => member.replica !== replica && this.lag(member.replica).control !== null);
+  }
+
+  /** Where each member can be dialled, as far as is known: its own word for it, else what was said when this node joined. */
+  addresses(): ReadonlyMap<MemberKey, readonly Address[]> {
+    return new Map(
+      this.authority.admittedReplicas().map(({ transportKey, replica }) => {
+        const key = transportKey as MemberKey;
+        return [key, this.#directory.entries.get(replica)?.addresses ?? this.#hints.get(key) ?? []] as const;
+      }),
+    );
   }
 
   /**
@@ -143,254 +241,286 @@ export class Driver {
    * `STORE_FULL`, `STORE_FAILED` or `STORE_BUSY`; after `STORE_FULL` and `STORE_BUSY` it is not counted.
    */
   meter(metering: Metering): Promise<Epoch> {
-    return this.#enqueue((settle) => ({ kind: 'meter', metering, ...settle }));
+    const { customer, sku, usage } = metering.record;
+    return this.#enqueue(metering, (ticket) => ({ type: 'meter', ticket, customer, sku, usage }));
   }
 
-  /** Writes control registers of this replica in one transaction, all or none. Throws likewise. */
-  async write(writes: readonly Write[]): Promise<void> {
-    if (writes.length > 0) await this.#enqueue((settle) => ({ kind: 'write', writes, ...settle }));
+  /**
+   * Writes control registers of this replica in one transaction, all or none. Gives a version up to which a member must hold this
+   * replica's registers to have them (`heldBy`). Throws likewise, and `REQUEST_INVALID` for registers larger than members take.
+   */
+  async write(writes: readonly Write[]): Promise<number> {
+    if (writes.length > 0) await this.#enqueue(undefined, (ticket) => ({ type: 'write', ticket, writes }));
+    return this.#member.registers.control.upTo(this.standing.replica);
   }
 
-  /** Writes what is waiting and stops. The store stays open. */
-  async close(): Promise<void> {
-    this.#isClosed = true;
-    this.#timer?.();
-    await this.#running;
-    if (this.#pending.length > 0) await this.#cycle();
-    for (const { reject } of this.#pending.splice(0)) reject(new WaggleError('DRAINING'));
+  /** The other members that are known to hold this replica's control registers up to a version. */
+  heldBy(version: number): ReplicaId[] {
+    return this.#member.heldBy(version);
   }
 
-  #enqueue(make: (settle: Pick<Pending, 'resolve' | 'reject'>) => Pending): Promise<Epoch> {
-    return new Promise((resolve, reject) => {
-      if (this.#isClosed) return reject(new WaggleError('DRAINING'));
-      if (this.#pending.length >= PENDING_MAX)
-        return reject(new WaggleError('STORE_BUSY', `Expected at most ${PENDING_MAX} writes waiting`));
-      this.#pending.push(make({ resolve, reject }));
-      this.#wake();
-    });
+  /**
+   * Waits until those who hold this replica's registers up to a version are enough, at most so long. The registers are control
+   * unless said otherwise. Gives whether they were.
+   */
+  follow(
+    version: number,
+    isEnough: (held: readonly ReplicaId[]) => boolean,
+    timeoutMs: number,
+    of: 'control' | 'usage' = 'control',
+  ): Promise<boolean> {
+    const held = (): ReplicaId[] => (of === 'control' ? this.heldBy(version) : this.#member.usageHeldBy(version));
+    const waiting = this.#followers.wait(held, isEnough, timeoutMs);
+    this.#step({ type: 'follow', version, of });
+    return waiting;
   }
 
-  /** Goes round until nothing is left to write, then sets the timer for the open epoch's end. */
-  #wake(): void {
-    if (!this.#isStarted || this.#isClosed || this.#running !== undefined) return;
-    this.#timer?.();
-    this.#running = this.#run().finally(() => {
-      this.#running = undefined;
-      if (this.#isClosed) return;
-      if (this.#pending.length > 0) return this.#wake();
-      const waitMs = this.#isFull ? FULL_RETRY_MS : Math.max(1, this.#sealing.wakeAtMs - this.#options.clock.nowMs());
-      this.#timer = this.#options.clock.after(waitMs, () => this.#wake());
-    });
-  }
-
-  async #run(): Promise<void> {
-    do await this.#cycle();
-    while (
-      !this.#isClosed &&
-      !this.#isFull &&
-      (this.#pending.length > 0 || this.#effects.length > 0 || this.#isClosable())
-    );
-  }
-
-  #isClosable(): boolean {
-    return this.#sealing.isClosable(this.#options.clock.nowMs(), null);
-  }
-
-  /** One transaction. */
-  async #cycle(): Promise<void> {
-    const { clock, store, onCommit, onFatal } = this.#options;
-    if (this.#isClosable())
-      this.#effects.push(...this.#sealing.handle({ type: 'tick', membersClockMs: null }, clock.nowMs()));
-    this.#fetchWanted();
-    const entries = this.#pending.splice(0, ENTRIES_PER_COMMIT_MAX);
-    if (this.#effects.length === 0 && entries.length === 0 && !this.#isFull) return;
-    const seal = this.#stage();
-    // The seal's effect, and what came after it, waits for the last part.
-    const effects = seal?.isLast === false ? [] : this.#effects.splice(0);
-    const { batch, control, usage, epoch } = this.#build(entries, effects, seal);
-    const startedMs = clock.monotonicMs();
-    try {
-      await store.commit(batch);
-    } catch (error) {
-      this.#effects.unshift(...effects);
-      for (const { reject } of entries) reject(error);
-      this.#isFull = error instanceof WaggleError && error.code === 'STORE_FULL';
-      if (this.#isFull) return;
-      this.#isClosed = true;
-      for (const { reject } of this.#pending.splice(0)) reject(error);
-      onFatal(asFatal(error));
-      return;
-    }
-    this.#isFull = false;
-    onCommit?.(clock.monotonicMs() - startedMs, entries.length);
-    this.#usage.apply(usage);
-    if (seal?.isLast === false) seal.advance();
-    else if (seal !== undefined) this.#forget(seal);
-    const { replica } = this.standing;
-    for (const { register } of this.#control.apply(replica, control)) this.#deliver(replica, register);
-    for (const { resolve } of entries) resolve(epoch);
-  }
-
-  /** The seal that waits to be written, if there is one. */
-  #stage(): StagedSeal | undefined {
-    const [sealed, ...more] = this.#effects.flatMap((effect) => (effect.type === 'sealed' ? [effect.sealed] : []));
-    assert(more.length === 0, 'one seal at a time');
-    if (sealed !== undefined && this.#seal?.sealed !== sealed)
-      this.#seal = new StagedSeal(sealed, this.#usage.covered(sealed), this.#counted);
-    return sealed === undefined ? undefined : this.#seal;
-  }
-
-  /** What a transaction says, and the registers that are to be shown when it is on disk. */
-  #build(
-    entries: readonly Pending[],
-    effects: readonly SealingEffect[],
-    seal: StagedSeal | undefined,
-  ): { batch: Batch; control: ControlRegister[]; usage: UsageRow[]; epoch: Epoch } {
-    const { replica, run, keys, cluster } = this.standing;
-    const epoch = this.#sealing.openEpoch;
-    const writes = [
-      ...effects.flatMap((effect) => (effect.type === 'write' ? [effect] : [])),
-      ...entries.flatMap((entry) => (entry.kind === 'write' ? entry.writes : [])),
-    ];
-    const version = this.#control.upTo(replica) + 1;
-    const control = writes.map(({ key, value }, i) =>
-      signControl(keys.transport, cluster.id, replica, { key, value, version: version + i }),
-    );
-    const meterings = entries.flatMap((entry) => (entry.kind === 'meter' ? [entry.metering] : []));
-    const usage = this.#usage.rows(
-      meterings.map(({ record }) => record),
-      epoch,
-    );
-    const chain = seal?.isLast === true ? chainMeta(seal.sealed.outcome.next) : [];
-    const batch: Batch = {
-      ...(seal === undefined ? {} : this.#sealedBatch(seal)),
-      meta: [[META.hlc, this.#options.hlc.last], ...chain],
-      control: control.map((register) => ({ replica, ...register })),
-      usage: usage.map((row) => ({
-        replica,
-        run,
-        epoch: row.epoch,
-        customer: row.customer,
-        sku: row.sku,
-        version: row.version,
-        usage: row.usage,
-      })),
-      vectors: [
-        { class: 'control', writer: replica, upTo: version + control.length - 1 },
-        { class: 'usage', writer: this.#usage.self, upTo: this.#usage.upTo + usage.length },
-      ],
-      records: meterings.map(({ record }) => ({ ...record, epoch })),
-      idempotency: meterings.flatMap((metering) => metering.idempotency?.(epoch) ?? []),
-      contents: effects.flatMap((effect) => (effect.type === 'content' ? [effect] : [])),
-      dropIdempotencyBeforeMs: this.#options.clock.nowMs(),
-    };
-    return { batch, control, usage, epoch };
-  }
-
-  #sealedBatch(seal: StagedSeal): Batch {
-    if (!seal.isLast) return seal.part();
-    const { replica } = this.standing;
+  /** What a transport is to be opened with that will be attached. */
+  get transportHandlers(): Omit<TransportHandlers, 'joiner'> {
     return {
-      ...seal.part(),
-      ...seal.rest,
-      dropContents: seal.sealed.release,
-      dropUsage: seal.covered.map(({ id }) => id),
-      dropControl: this.#expired(seal.sealed.epoch).map((key) => ({ replica, key })),
+      connected: (member) => this.#step({ type: 'linkUp', member }),
+      disconnected: (member) => this.#step({ type: 'linkDown', member }),
+      message: (from, bytes) => this.#step({ type: 'message', from, bytes }),
+      datagram: (from, bytes) => this.#step({ type: 'datagram', from, bytes }),
     };
   }
 
-  /** Own registers of epochs sealed long ago. The last close stays: it says which epoch is open. */
-  #expired(sealed: Epoch): string[] {
-    const epoch = sealed - REGISTERS_KEPT_EPOCHS;
-    return ['close', 'ballot', 'seal']
-      .map((kind) => `${kind}/${epoch}`)
-      .filter(
-        (key) => epoch < this.#sealing.openEpoch - 1 && this.#control.get(this.standing.replica, key) !== undefined,
-      );
+  /** From now on it talks with the others by this transport, which has admitted nobody yet. */
+  attach(transport: Transport): void {
+    assert(this.#transport === undefined, 'one transport');
+    this.#transport = transport;
+    this.#isAdmittedStale = true;
+    this.#run();
   }
 
-  /** After a seal is on disk: its rows leave the registers and the open figures, its old registers go. */
-  #forget({ sealed, covered }: StagedSeal): void {
-    this.#seal = undefined;
-    this.#usage.forget(covered);
-    this.#control.drop(this.standing.replica, this.#expired(sealed.epoch));
-    this.#counted = sealed.outcome.next.counted;
-    this.#sealingEpoch = sealed.epoch + 1;
-    this.#options.onSealed?.(sealed.epoch);
+  /**
+   * Goes in order: waits, at most so long, until a live member holds all that this node has metered and written, and tells the
+   * others that it leaves. Gives whether somebody holds it all; true if there is nobody else.
+   */
+  async leave(timeoutMs: number): Promise<boolean> {
+    const others = this.#others();
+    const isHeld =
+      others.length === 0 ||
+      (await this.#held(timeoutMs, (held) => others.some((member) => held.includes(member.replica))));
+    if (!this.#isClosed) this.#step({ type: 'leave' });
+    return isHeld;
   }
 
-  #deliver(replica: ReplicaId, register: ControlRegister): void {
-    if (!SEALING_KEY.test(register.key)) return this.#options.onControl(replica, register);
-    const { key, value } = register;
-    this.#effects.push(...this.#sealing.handle({ type: 'register', replica, key, value }, this.#options.clock.nowMs()));
+  #others(): MemberView[] {
+    return this.members.filter(({ replica, state }) => replica !== this.standing.replica && state === 'alive');
   }
 
-  /** Contents that sealing asks for: a roster of one has them on its own disk. */
-  #fetchWanted(): void {
-    const wanted = this.#effects.flatMap((effect) => (effect.type === 'want' ? [effect.digest] : []));
-    if (wanted.length === 0) return;
-    this.#effects = this.#effects.filter((effect) => effect.type !== 'want');
-    for (const digest of wanted)
-      void this.#options.store.content(digest).then(
-        (bytes) => {
-          if (bytes === null) return;
-          this.#effects.push(...this.#sealing.handle({ type: 'content', bytes }, this.#options.clock.nowMs()));
-          this.#wake();
-        },
-        (error: unknown) => {
-          // Too many readers: asked again with the next transaction.
-          if (error instanceof WaggleError && error.code === 'STORE_BUSY') this.#effects.push({ type: 'want', digest });
-          else this.#options.onFatal(asFatal(error));
-        },
-      );
+  async #held(timeoutMs: number, isEnough: (held: readonly ReplicaId[]) => boolean): Promise<boolean> {
+    const { control, usage } = this.#member.registers;
+    const { replica } = this.standing;
+    const results = await Promise.all([
+      this.follow(control.upTo(replica), isEnough, timeoutMs),
+      this.follow(usage.upTo(this.#member.usageWriter), isEnough, timeoutMs, 'usage'),
+    ]);
+    return results.every(Boolean);
   }
+
+  /** Writes what is waiting and stops. The store and the transport stay open. */
+  async close(): Promise<void> {
+    this.#isClosing = true;
+    await this.#writtenWhile(() => !this.#member.isIdle);
+    this.#stop(new WaggleError('DRAINING'));
+    await this.#disk.written;
+    await this.#months.stop();
+  }
+
+  /** Waits for the disk, as long as something is wanted and gets on. */
+  async #writtenWhile(isWanted: () => boolean): Promise<void> {
+    for (let last: unknown; last !== this.#disk.written && !this.#isClosed && !this.isFull && isWanted();)
+      await (last = this.#disk.written);
+  }
+
+  #fail(error: WaggleError): void {
+    if (this.#isClosed) return;
+    this.#stop(error);
+    this.#options.onFatal(error);
+  }
+
+  #stop(error: WaggleError): void {
+    this.#isClosed = true;
+    this.#disk.stop();
+    void this.#months.stop();
+    this.#followers.stop();
+    this.#timers.cancelAll();
+    for (const waiter of this.#waiters.values()) waiter.reject(error);
+    this.#waiters.clear();
+  }
+
+  // Inputs
+
+  get #now(): Now {
+    const { clock } = this.#options;
+    return { wallMs: clock.nowMs(), steadyMs: Math.floor(clock.monotonicMs()) };
+  }
+
+  #enqueue(metering: Metering | undefined, make: (ticket: number) => MemberInput): Promise<Epoch> {
+    return new Promise((resolve, reject) => {
+      if (this.#isClosing || this.#isClosed) return reject(new WaggleError('DRAINING'));
+      const ticket = ++this.#lastTicket;
+      this.#waiters.set(ticket, { metering, resolve, reject });
+      this.#step(make(ticket));
+    });
+  }
+
+  /** Hands the member an input. What an effect brings about comes after the effects that are being carried out. */
+  #step(input: MemberInput): void {
+    if (this.#isClosed) return;
+    this.#inputs.push(input);
+    this.#run();
+  }
+
+  #run(): void {
+    if (this.#isStepping) return;
+    this.#isStepping = true;
+    try {
+      for (;;) {
+        const input = this.#inputs.shift();
+        if (input === undefined && !this.#isAdmittedStale) return;
+        if (input !== undefined) for (const effect of this.#member.handle(input, this.#now)) this.#carry(effect);
+        if (this.#isAdmittedStale) this.#admit();
+      }
+    } finally {
+      this.#isStepping = false;
+    }
+  }
+
+  /** How far the event loop is behind makes a node doubt itself before it doubts others (Lifeguard). */
+  #sampleLag(): void {
+    const { clock } = this.#options;
+    const dueMs = clock.monotonicMs() + LAG_SAMPLE_MS;
+    this.#timers.after(LAG_SAMPLE_MS, () => {
+      this.#step({ type: 'loopLag', lagMs: Math.max(0, Math.floor(clock.monotonicMs() - dueMs)) });
+      this.#sampleLag();
+    });
+  }
+
+  // Effects
+
+  #carry(effect: MemberEffect): void {
+    const { onSealed, onMember, onMisbehaviour, onAlarm } = this.#options;
+    switch (effect.type) {
+      case 'persist':
+        this.#disk.persist(effect.batch);
+        return;
+      case 'stage':
+        this.#disk.stage(effect.sealed, effect.before);
+        return;
+      case 'send':
+        this.#transport?.send(effect.to, effect.bytes);
+        return;
+      case 'datagram':
+        this.#transport?.sendDatagram(effect.to, effect.bytes);
+        return;
+      case 'timer': {
+        const { timer } = effect;
+        // After the datagrams that have come by then, so that a process that stood still reads its answers before it judges.
+        this.#timers.after(effect.afterMs, () => setImmediate(() => this.#step({ type: 'timer', timer })));
+        return;
+      }
+      case 'done':
+        this.#settle(effect.ticket, (waiter) => waiter.resolve(effect.epoch));
+        return;
+      case 'refused':
+        this.#settle(effect.ticket, (waiter) => waiter.reject(new WaggleError(effect.code)));
+        return;
+      case 'folded':
+        this.#fold(effect.replica, effect.register);
+        return;
+      case 'load':
+        this.#disk.loadContent(effect.digest);
+        return;
+      case 'readSealed':
+        this.#disk.readSealed(effect.from, effect.to);
+        return;
+      case 'admitted':
+        this.#isAdmittedStale = true;
+        return;
+      case 'visible':
+        this.#followers.check();
+        return;
+      case 'sealed':
+        onSealed?.(effect.epoch);
+        return;
+      case 'member':
+        onMember?.(effect.change);
+        return;
+      case 'misbehaviour':
+        onMisbehaviour?.(effect.from, effect.code);
+        return;
+      case 'alarm':
+        onAlarm?.(effect.alarm);
+        return;
+    }
+  }
+
+  #settle(ticket: number, settle: (waiter: Waiter) => void): void {
+    const waiter = this.#waiters.get(ticket);
+    this.#waiters.delete(ticket);
+    if (waiter !== undefined) settle(waiter);
+  }
+
+  #fold(replica: ReplicaId, register: ControlRegister): void {
+    if (this.#directory.fold(replica, register)) this.#isAdmittedStale = true;
+    this.#options.onControl(replica, register);
+  }
+
+  /** Tells the transport who may connect, and where each is. */
+  #admit(): void {
+    this.#isAdmittedStale = false;
+    this.#transport?.setAdmitted(this.addresses());
+  }
+
+  // Start
 
   async #load(): Promise<void> {
-    const { store, loaded } = this.#options;
-    await store.loadUsage((rows) => this.#usage.restore(rows));
-    const sealing: { replica: ReplicaId; register: ControlRegister }[] = [];
-    await store.loadControl((rows) => {
-      for (const { replica, key, version, value, signature } of rows) {
-        const register = { key, version, value, signature };
-        this.#control.restore(replica, register);
-        if (SEALING_KEY.test(key)) sealing.push({ replica, register });
-        else this.#options.onControl(replica, register);
-      }
-    });
-    const vector = <W extends string>(kind: 'control' | 'usage'): [W, number][] =>
-      loaded.vectors.filter((row) => row.class === kind).map(({ writer, upTo }) => [writer as W, upTo]);
-    this.#control.restored(vector<ReplicaId>('control'));
-    this.#usage.restored(vector<WriterId>('usage'));
-    await this.#startSealing(sealing);
-  }
-
-  async #startSealing(
-    registers: readonly { readonly replica: ReplicaId; readonly register: ControlRegister }[],
-  ): Promise<void> {
-    const { store, loaded, random, standing, clock } = this.#options;
+    const { store, loaded, random, standing, hlc } = this.#options;
     const { cluster, replica, run, keys } = standing;
-    const chain = await readChain(store, loaded, cluster);
-    this.#counted = chain.counted;
-    this.#sealingEpoch = chain.epoch;
-    this.#sealing = new Sealing({
-      cluster,
-      replica,
-      run,
-      crypto: nodeCrypto,
-      random,
-      logSigner: keys.log,
-      cosigner: keys.cosigner,
-      slotsUpTo: (epoch) => this.#usage.slotsUpTo(epoch),
-      chain,
-      edge: await edgeAt(tileReader(store), loaded.sealed.at(-1)?.treeSize ?? 0),
-      firstEpoch: chain.epoch,
+    const usage: UsageRegisterRow[] = [];
+    await store.loadUsage((rows) => usage.push(...rows));
+    const control: ControlRow[] = [];
+    await store.loadControl((rows) => {
+      control.push(...rows);
+      for (const row of rows) if (!SEALING_KEY.test(row.key)) this.#fold(row.replica, row);
     });
-    for (const bytes of await readPinned(store, chain.epoch))
-      this.#effects.push(...this.#sealing.handle({ type: 'content', bytes }, clock.nowMs()));
-    // Closes last: with its own close a member acts, and it must know by then what it has promised and signed before.
-    const actsLast = ({ register }: (typeof registers)[number]): number => (register.key.startsWith('close/') ? 1 : 0);
-    for (const { replica: writer, register } of [...registers].sort((a, b) => actsLast(a) - actsLast(b)))
-      this.#deliver(writer, register);
+    this.#months = new Months({
+      store,
+      loaded,
+      genesis: cluster.genesis,
+      clock: this.#options.clock,
+      unsealed: () => this.unsealed,
+      onFailure: (error) => this.#fail(asFatal(error)),
+    });
+    const chain = await readChain(store, loaded, cluster);
+    this.#member = Member.restore(
+      {
+        cluster,
+        replica,
+        run,
+        crypto: nodeCrypto,
+        random,
+        transport: keys.transport,
+        log: keys.log,
+        cosigner: keys.cosigner,
+        hlc,
+        stageAbove: SEAL_ROWS_PER_COMMIT,
+      },
+      {
+        control,
+        usage,
+        vectors: loaded.vectors,
+        meta: loaded.meta,
+        facts: standing.facts,
+        firstEpoch: Math.max(standing.firstEpoch, chain.epoch),
+        chain,
+        edge: await edgeAt(tileReader(store), loaded.sealed.at(-1)?.treeSize ?? 0),
+        pinned: await readPinned(store, chain.epoch),
+      },
+    );
   }
 }
 

@@ -14,7 +14,7 @@ import {
   type SlotEntry,
 } from '@waggle/protocol/sealing';
 import { formatLogProof, frontierAt, inclusionProof, parseNote, type ReadTile } from '@waggle/protocol/transparency';
-import { slotName } from '@waggle/protocol/usage';
+import { slotName, type SlotId } from '@waggle/protocol/usage';
 import { nodeCrypto } from '../node-crypto.ts';
 import {
   RECORDS_PAGE_MAX,
@@ -23,6 +23,8 @@ import {
   type StatementRow,
   type Store,
 } from '../store/types.ts';
+
+export { parquetChunks, type ParquetCell, type ParquetColumn } from '../parquet.ts';
 
 /** What the store keeps of a sealed epoch beside its header: the JSON in `details`. */
 export interface Details {
@@ -135,8 +137,38 @@ export async function* streamStatements(store: Store, epoch: Epoch): AsyncGenera
   }
 }
 
-/** All that it takes to verify a sealed epoch: the same bytes at every node. Throws as `readEpoch`. */
+/**
+ * The content of a slot that a sealed epoch counts: sealed content that is not there was let go of when its time was over
+ * (retention.ts). Throws `SLOTS_EXPIRED`.
+ */
+async function readSlotContent(store: Store, epoch: Epoch, slot: SlotId, digest: Digest): Promise<Uint8Array> {
+  const bytes = await store.content(digest);
+  if (bytes !== null) return bytes;
+  throw new WaggleError(
+    'SLOTS_EXPIRED',
+    `Expected slot ${slotName(slot)} of epoch ${epoch}, which is not kept any more; /v1/epochs/${epoch}/outline.tar has the rest`,
+  );
+}
+
+/** The content of a slot of a slot list. Throws `SLOTS_EXPIRED`. */
+export const readSlot = (store: Store, epoch: Epoch, entry: SlotEntry): Promise<Uint8Array> =>
+  readSlotContent(store, epoch, entry, entry.digest);
+
+/** All that it takes to verify a sealed epoch: the same bytes at every node. Throws as `readEpoch`, and `SLOTS_EXPIRED`. */
 export async function readBundle(store: Store, cluster: Cluster, epoch: Epoch, openEpoch: Epoch): Promise<Bundle> {
+  const bundle = new Map(await readOutline(store, cluster, epoch, openEpoch));
+  const { row } = await readEpoch(store, epoch, openEpoch);
+  const before = new Map(parseDetails(row).counted);
+  for (const entry of (await readSlotList(store, row)).entries) {
+    bundle.set(slotFile(entry), await readSlot(store, epoch, entry));
+    const counted = before.get(slotName(entry));
+    if (counted !== undefined) bundle.set(countedFile(entry), await readSlotContent(store, epoch, entry, counted));
+  }
+  return bundle;
+}
+
+/** The bundle without the contents of slots: what is kept of every sealed epoch for ever. Throws as `readEpoch`. */
+export async function readOutline(store: Store, cluster: Cluster, epoch: Epoch, openEpoch: Epoch): Promise<Bundle> {
   const { row } = await readEpoch(store, epoch, openEpoch);
   const details = parseDetails(row);
   const header = parseHeader(utf8(row.header));
@@ -152,7 +184,7 @@ export async function readBundle(store: Store, cluster: Cluster, epoch: Epoch, o
   const statements: string[] = [];
   for await (const statement of streamStatements(store, epoch)) statements.push(text(statement.bytes));
   const frontier = await frontierAt(nodeCrypto, tileReader(store), row.firstLeaf);
-  const bundle = new Map<string, Uint8Array>([
+  return new Map<string, Uint8Array>([
     [BUNDLE_FILES.genesis, utf8(encodeGenesis(cluster.genesis))],
     [BUNDLE_FILES.chain, encodeChainFile(chain, frontier, slotList.entries)],
     [BUNDLE_FILES.header, utf8(row.header)],
@@ -163,12 +195,6 @@ export async function readBundle(store: Store, cluster: Cluster, epoch: Epoch, o
     [BUNDLE_FILES.slotList, slotList.bytes],
     [BUNDLE_FILES.statements, encodeLines(statements)],
   ]);
-  for (const entry of slotList.entries) {
-    bundle.set(slotFile(entry), await readContent(store, entry.digest));
-    const counted = chain.counted.get(slotName(entry));
-    if (counted !== undefined) bundle.set(countedFile(entry), await readContent(store, counted));
-  }
-  return bundle;
 }
 
 /** The `.tlog-proof` of a statement: under the checkpoint of the epoch that sealed it, which never changes. */

@@ -1,48 +1,37 @@
-import type { Digest } from '@waggle/protocol/base';
-import type { HeldSlot, SealedEpoch } from '@waggle/protocol/sealing';
+import type { Epoch } from '@waggle/protocol/base';
+import type { ChainState, SealedEpoch } from '@waggle/protocol/sealing';
 import type { Batch } from '../store/types.ts';
 import { sealedRows } from './epochs.ts';
 
 /** Statements and leaves that one transaction takes, each: some ten ms of the disk's time. */
-const ROWS_PER_COMMIT = 5_000;
+export const SEAL_ROWS_PER_COMMIT = 5_000;
 
-type Rows = Pick<Batch, 'statements' | 'leaves'>;
+type Rows = ReturnType<typeof sealedRows>;
 
 /**
- * A seal on its way to disk. A large one goes in parts, so that no request waits for all of it: the store shows statements and
- * leaves only once the row of their epoch is there, which comes with the last part.
+ * A large seal on its way to disk. It goes in parts, so that no request waits for all of it: the store shows statements and
+ * leaves only once the row of their epoch is there, which comes with the last transaction, and with it `rest`.
  */
 export class StagedSeal {
-  readonly sealed: SealedEpoch;
-  /** The slots whose rows can go when the seal is on disk. */
-  readonly covered: readonly HeldSlot[];
-  readonly #rows: ReturnType<typeof sealedRows>;
-  #written = 0;
+  readonly epoch: Epoch;
+  readonly #rows: Rows;
 
-  constructor(sealed: SealedEpoch, covered: readonly HeldSlot[], before: ReadonlyMap<string, Digest>) {
-    this.sealed = sealed;
-    this.covered = covered;
-    this.#rows = sealedRows(sealed, before);
+  constructor(sealed: SealedEpoch, before: ChainState) {
+    this.epoch = sealed.epoch;
+    this.#rows = sealedRows(sealed, before.counted);
   }
 
-  /** Whether what is left fits into one transaction. */
-  get isLast(): boolean {
-    return this.#rows.leaves.length - this.#written <= ROWS_PER_COMMIT;
+  /** All statements and leaves, in parts. */
+  *parts(): Generator<Pick<Batch, 'statements' | 'leaves'>> {
+    const { statements, leaves } = this.#rows;
+    for (let from = 0; from < leaves.length; from += SEAL_ROWS_PER_COMMIT) {
+      const to = from + SEAL_ROWS_PER_COMMIT;
+      yield { statements: statements.slice(from, to), leaves: leaves.slice(from, to) };
+    }
   }
 
-  /** The next part. */
-  part(): Rows {
-    const [from, to] = [this.#written, this.isLast ? undefined : this.#written + ROWS_PER_COMMIT];
-    return { statements: this.#rows.statements.slice(from, to), leaves: this.#rows.leaves.slice(from, to) };
-  }
-
-  /** Takes note that the part is on disk. */
-  advance(): void {
-    this.#written += ROWS_PER_COMMIT;
-  }
-
-  /** What comes with the last part. */
-  get rest(): Omit<ReturnType<typeof sealedRows>, keyof Rows> {
+  /** What makes them valid. */
+  get rest(): Pick<Rows, 'sealed' | 'tiles'> {
     const { sealed, tiles } = this.#rows;
     return { sealed, tiles };
   }

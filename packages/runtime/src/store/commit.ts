@@ -4,11 +4,14 @@ import type { Digest } from '@waggle/protocol/base';
 import { nodeCrypto } from '../node-crypto.ts';
 import { pack, unpack, usageValues, type Packed, type Row } from './rows.ts';
 import { USAGE_COLUMNS } from './schema.ts';
-import { DROP_IDEMPOTENCY_MAX, type Batch } from './types.ts';
+import { DROP_IDEMPOTENCY_MAX, DROP_MONTHS_MAX, type Batch } from './types.ts';
 
 const counts = USAGE_COLUMNS.join(', ');
 const countsGiven = USAGE_COLUMNS.map(() => '?').join(', ');
 const countsTaken = USAGE_COLUMNS.map((name) => `${name} = excluded.${name}`).join(', ');
+const countsAdded = USAGE_COLUMNS.map(
+  (name) => `${name} = MIN(month.${name} + excluded.${name}, ${Number.MAX_SAFE_INTEGER})`,
+).join(', ');
 
 /** The statements of a commit, in the order in which they are carried out. Bytes are always the last parameter. */
 const STEPS = {
@@ -16,8 +19,11 @@ const STEPS = {
   dropUsage: 'DELETE FROM usage WHERE replica = ? AND run = ? AND epoch = ?',
   dropVectors: 'DELETE FROM vector WHERE class = ? AND writer = ?',
   dropContents: 'DELETE FROM content WHERE digest = ?',
+  expireContents: 'DELETE FROM content WHERE digest = ? AND epoch < ?',
   dropIdempotency: `DELETE FROM idempotency WHERE rowid IN
     (SELECT rowid FROM idempotency WHERE expires_ms < ? LIMIT ${DROP_IDEMPOTENCY_MAX})`,
+  dropMonths: `DELETE FROM month WHERE (month, customer) IN
+    (SELECT month, customer FROM month WHERE month < ? LIMIT ${DROP_MONTHS_MAX})`,
   meta: 'INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value',
   control: `INSERT INTO control VALUES (?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET version = excluded.version, value = excluded.value, signature = excluded.signature
@@ -32,9 +38,11 @@ const STEPS = {
   contents: 'INSERT INTO content VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET epoch = excluded.epoch',
   sealed: `INSERT OR REPLACE INTO sealed (epoch, first_leaf, tree_size, header, checkpoint, details, root)
     VALUES (?, ?, ?, ?, ?, ?, ?)`,
+  checkpoints: 'UPDATE sealed SET checkpoint = ? WHERE epoch = ?',
   statements: 'INSERT OR REPLACE INTO statement (leaf_index, customer, epoch, origin, bytes) VALUES (?, ?, ?, ?, ?)',
   leaves: 'INSERT OR REPLACE INTO leaf VALUES (?, ?)',
   tiles: 'INSERT OR REPLACE INTO tile VALUES (?, ?, ?)',
+  months: `INSERT INTO month VALUES (?, ?, ${countsGiven}) ON CONFLICT DO UPDATE SET ${countsAdded}`,
 } as const;
 type Step = keyof typeof STEPS;
 
@@ -65,8 +73,10 @@ export function toWire(batch: Batch): { wire: WireBatch; transfer: ArrayBuffer[]
   put('dropUsage', batch.dropUsage, (r) => [r.replica, r.run, r.epoch]);
   put('dropVectors', batch.dropVectors, (r) => [r.class, r.writer]);
   put('dropContents', batch.dropContents, (digest) => [digest]);
+  put('expireContents', batch.expireContents, (r) => [r.digest, r.before]);
   if (batch.dropIdempotencyBeforeMs !== undefined)
     put('dropIdempotency', [batch.dropIdempotencyBeforeMs], (beforeMs) => [beforeMs]);
+  if (batch.dropMonthsBefore !== undefined) put('dropMonths', [batch.dropMonthsBefore], (before) => [before]);
   put('meta', batch.meta, (r) => r);
   put('control', batch.control, (r) => [r.replica, r.key, r.version, r.value, r.signature]);
   put('usage', batch.usage, (r) => [r.replica, r.run, r.epoch, r.customer, r.sku, r.version, ...usageValues(r.usage)]);
@@ -99,6 +109,7 @@ export function toWire(batch: Batch): { wire: WireBatch; transfer: ArrayBuffer[]
     (r) => [r.epoch, r.firstLeaf, r.treeSize, r.header, r.checkpoint, r.details],
     (r) => r.root,
   );
+  put('checkpoints', batch.checkpoints, (r) => [r.checkpoint, r.epoch]);
   put(
     'statements',
     batch.statements,
@@ -117,6 +128,7 @@ export function toWire(batch: Batch): { wire: WireBatch; transfer: ArrayBuffer[]
     (r) => [r.level, r.index],
     (r) => r.hashes,
   );
+  put('months', batch.months, (r) => [r.month, r.customer, ...usageValues(r.usage)]);
   return { wire, transfer };
 }
 

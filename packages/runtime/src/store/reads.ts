@@ -59,6 +59,14 @@ export function reader(database: Database.Database) {
     `SELECT ${STATEMENT} FROM statement WHERE customer = ? AND epoch BETWEEN ? AND ?
       AND EXISTS (SELECT 1 FROM sealed WHERE sealed.epoch = statement.epoch) ORDER BY epoch, origin LIMIT ?`,
   );
+  const statementsFrom = prepare<StatementRow>(
+    `SELECT ${STATEMENT} FROM statement WHERE leaf_index >= ? AND leaf_index < ?
+      AND leaf_index < (SELECT tree_size FROM sealed ORDER BY epoch DESC LIMIT 1) ORDER BY leaf_index LIMIT ?`,
+  );
+  const month = prepare<Row>(
+    `SELECT customer, ${USAGE_COLUMNS.join(', ')} FROM month WHERE month = ? AND customer > ?
+    ORDER BY customer LIMIT ${CHUNK_ROWS}`,
+  ).raw();
   const leaves = prepare<LeafRow>('SELECT idx AS "index", data FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx');
   const tile = prepare<Uint8Array>('SELECT hashes FROM tile WHERE level = ? AND idx = ?').pluck();
   const content = prepare<{ size: number; bytes: Uint8Array }>('SELECT size, bytes FROM content WHERE digest = ?');
@@ -93,6 +101,11 @@ export function reader(database: Database.Database) {
       statements.all(afterLeaf, epoch, epoch, limit),
     statementsOf: (customer: CustomerId, from: Epoch, to: Epoch, limit: number): StatementRow[] =>
       statementsOf.all(customer, from, to, limit),
+    statementsFrom: (from: number, to: number, limit: number): StatementRow[] => statementsFrom.all(from, to, limit),
+    monthFrom(of: string, after: Row | null): Chunk<readonly Row[]> {
+      const rows = month.all(of, ...(after ?? ['']));
+      return { chunk: rows, next: nextOf(rows, [0]) };
+    },
     leaves: (from: number, to: number): LeafRow[] => leaves.all(from, to),
     tile: (level: number, index: number): Uint8Array | null => tile.get(level, index) ?? null,
     content(digest: Digest): Uint8Array | null {

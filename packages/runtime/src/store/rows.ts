@@ -1,6 +1,6 @@
 import { assert, type CustomerId, type ReplicaId, type Run } from '@waggle/protocol/base';
 import { DIMENSIONS, type Usage } from '@waggle/protocol/lattice';
-import type { ControlRow, RequestRecord, UsageRegisterRow } from './types.ts';
+import type { ControlRow, MonthRow, RequestRecord, UsageRegisterRow } from './types.ts';
 
 /** What SQLite takes and gives. */
 export type Value = string | number | Uint8Array | null;
@@ -112,6 +112,10 @@ export function usageRows({ names, numbers }: UsageChunk): UsageRegisterRow[] {
     });
   return rows;
 }
+
+/** The rows of a month as selected: customer, counts. */
+export const monthRows = (month: string, rows: readonly Row[]): MonthRow[] =>
+  rows.map((row) => ({ month, customer: row[0] as CustomerId, usage: usageAt(row, 1) }));
 
 /** A record as selected by `SELECT *`. */
 export function recordOf(row: Row): RequestRecord {

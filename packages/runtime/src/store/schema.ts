@@ -78,4 +78,9 @@ export const MIGRATIONS: readonly string[] = [
 
   CREATE TABLE tile (level INTEGER NOT NULL, idx INTEGER NOT NULL, hashes BLOB NOT NULL, PRIMARY KEY (level, idx)) STRICT;
   `,
+  `
+  -- Derived from statement: sums by UTC month, of the start of the epoch of origin ("2026-11").
+  CREATE TABLE month (month TEXT NOT NULL, customer TEXT NOT NULL, ${USAGE_DEFINITIONS}, PRIMARY KEY (month, customer))
+  STRICT, WITHOUT ROWID;
+  `,
 ];

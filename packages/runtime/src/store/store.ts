@@ -8,7 +8,7 @@ import { DATABASE_FILE } from './database.ts';
 import type { Outcome } from './failures.ts';
 import type { Chunk } from './reads.ts';
 import type { RecordFileTask } from './record-worker.ts';
-import { controlRows, usageRows, type Row } from './rows.ts';
+import { controlRows, monthRows, usageRows, type Row } from './rows.ts';
 import {
   CONTENTS_PAGE_MAX,
   LEAVES_PAGE_MAX,
@@ -228,6 +228,15 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       checkPage(limit, STATEMENTS_PAGE_MAX);
       return reads.call('statements', [epoch, afterLeaf ?? -1, limit]);
     },
+    async statementsFrom(from, to, limit) {
+      checkPage(limit, STATEMENTS_PAGE_MAX);
+      return reads.call('statementsFrom', [from, to, limit]);
+    },
+    loadMonth: (month, onChunk) =>
+      loadAll(
+        (after) => reads.call('monthFrom', [month, after]),
+        (rows) => onChunk(monthRows(month, rows)),
+      ),
     async statementsOf(customer, fromEpoch, toEpoch, limit) {
       checkPage(limit, STATEMENTS_PAGE_MAX);
       return reads.call('statementsOf', [customer, fromEpoch, toEpoch, limit]);

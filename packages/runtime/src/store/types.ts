@@ -104,6 +104,14 @@ export interface TileRow {
   readonly hashes: Uint8Array;
 }
 
+/** Usage of a customer in a calendar month (UTC). */
+export interface MonthRow {
+  /** As in "2026-11". */
+  readonly month: string;
+  readonly customer: CustomerId;
+  readonly usage: Usage;
+}
+
 /** A request that may be repeated without being metered again. */
 export interface IdempotencyRow {
   readonly customer: CustomerId;
@@ -134,15 +142,23 @@ export interface Batch {
   readonly idempotency?: readonly IdempotencyRow[];
   readonly contents?: readonly ContentRow[];
   readonly sealed?: readonly SealedEpoch[];
+  /** Sealed epochs whose checkpoint has got other signatures. */
+  readonly checkpoints?: readonly Pick<SealedEpoch, 'epoch' | 'checkpoint'>[];
   readonly statements?: readonly StatementRow[];
   readonly leaves?: readonly LeafRow[];
   readonly tiles?: readonly TileRow[];
+  /** To be added to what the month has; a count ends at 2^53 − 1. */
+  readonly months?: readonly MonthRow[];
   readonly dropControl?: readonly { readonly replica: ReplicaId; readonly key: string }[];
   readonly dropUsage?: readonly { readonly replica: ReplicaId; readonly run: Run; readonly epoch: Epoch }[];
   readonly dropVectors?: readonly Omit<VectorRow, 'upTo'>[];
   readonly dropContents?: readonly Digest[];
+  /** Contents that go unless an epoch from `before` on has pinned them. */
+  readonly expireContents?: readonly { readonly digest: Digest; readonly before: Epoch }[];
   /** Drops up to `DROP_IDEMPOTENCY_MAX` of the results that expired before this time, in Unix ms. */
   readonly dropIdempotencyBeforeMs?: number;
+  /** Drops up to `DROP_MONTHS_MAX` rows of earlier months than this one. */
+  readonly dropMonthsBefore?: string;
 }
 
 /** Where a page of records ended. */
@@ -193,6 +209,8 @@ export const CONTENTS_PAGE_MAX = 10_000;
 export const LEAVES_PAGE_MAX = 256;
 /** Expired results that one commit drops at most. */
 export const DROP_IDEMPOTENCY_MAX = 1_000;
+/** Rows of earlier months that one commit drops at most. */
+export const DROP_MONTHS_MAX = 1_000;
 
 /**
  * What a node keeps on disk. Commits are carried out one after the other, in the order they were made; a read sees every
@@ -216,6 +234,10 @@ export interface Store {
   sealedRange(from: Epoch, limit: number): Promise<SealedEpoch[]>;
   /** The statements sealed in an epoch, by leaf, after that leaf; `limit` 1 to `STATEMENTS_PAGE_MAX`. */
   statements(epoch: Epoch, afterLeaf: number | null, limit: number): Promise<StatementRow[]>;
+  /** The sealed statements whose leaf is from `from` up to, not including, `to`, by leaf; `limit` likewise. */
+  statementsFrom(from: number, to: number, limit: number): Promise<StatementRow[]>;
+  /** The usage of a month, by customer, in chunks. */
+  loadMonth(month: string, onChunk: (rows: MonthRow[]) => void): Promise<void>;
   /** A customer's statements sealed in the epochs from–to (inclusive), by epoch and origin; `limit` likewise. */
   statementsOf(customer: CustomerId, fromEpoch: Epoch, toEpoch: Epoch, limit: number): Promise<StatementRow[]>;
   /** The leaves with an index from `from` up to, not including, `to`; `LEAVES_PAGE_MAX` at most. */

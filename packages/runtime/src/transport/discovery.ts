@@ -52,7 +52,8 @@ export class Discovery {
 
   async #turn(): Promise<void> {
     if (this.#options.isAlone()) {
-      await this.#session.refresh();
+      // It fails when nobody answers one that is under way already: the next turn tries again.
+      await this.#session.refresh().catch(() => undefined);
       await this.#lookUp();
     }
     if (!this.#isStopped) this.#later();

@@ -25,8 +25,8 @@ import {
   type TransportHandlers,
 } from './transport.ts';
 
-/** In ms. Three in a row may be lost before a link is given up. */
-const KEEP_ALIVE_MS = 1_000;
+/** In ms, what Hyperswarm takes by itself. Three in a row may be lost before a link is given up. */
+const KEEP_ALIVE_MS = 5_000;
 /** How long a dialled member may take until the channel is open, in ms. */
 const DIAL_MS_MAX = 1_500;
 /** The same for whoever dials this node; a stranger has shown something valid by then. */
@@ -44,12 +44,15 @@ const LEAVE_MS_MAX = 1_000;
 /** Ports that a node may listen on: above, the system gives them to anybody's outgoing traffic (net.ipv4.ip_local_port_range). */
 const PORT_MIN = 1;
 const PORT_MAX = 32_767;
+/** Where a free port is looked for, and how often. */
+const FREE_PORT_MIN = 10_000;
+const FREE_PORT_TRIES = 100;
 
 export interface TransportOptions {
   /** 32 bytes: the private half of the node's transport key (RFC 8032). */
   readonly seed: Uint8Array;
   readonly cluster: ClusterId;
-  /** Where members reach this node; the port, from 1 to 32 767, is also the one it listens on. */
+  /** Where members reach this node; the port, from 1 to 32 767, is also the one it listens on. 0 takes a free one. */
   readonly address: Address;
   /** IPv4 address of the interface to listen on, `0.0.0.0` for all. */
   readonly host: string;
@@ -64,11 +67,14 @@ export interface TransportOptions {
  * Listens, and returns a transport on Hyperswarm's stack that admits nobody yet. Throws `CONFIG_INVALID` for addresses that
  * cannot be, `PORT_IN_USE` when it cannot listen.
  */
-export async function openTransport(options: TransportOptions): Promise<Transport> {
-  const { address, host, seeds } = options;
-  assert(options.seed.length === 32, `a seed of 32 bytes, not ${options.seed.length}`);
-  for (const seed of [address, ...seeds]) checkAddress(seed);
+export async function openTransport(given: TransportOptions): Promise<Transport> {
+  const { host, seeds } = given;
+  assert(given.seed.length === 32, `a seed of 32 bytes, not ${given.seed.length}`);
   if (!isIPv4(host)) throw new WaggleError('CONFIG_INVALID', `Expected an IPv4 address to listen on, received ${host}`);
+  const port = given.address.port === 0 ? await freePort(host, given.random) : given.address.port;
+  const options = { ...given, address: { host: given.address.host, port } };
+  const { address } = options;
+  for (const seed of [address, ...seeds]) checkAddress(seed);
   if (address.port > PORT_MAX)
     throw new WaggleError(
       'CONFIG_INVALID',
@@ -86,6 +92,19 @@ export async function openTransport(options: TransportOptions): Promise<Transpor
   });
   await dht.bind();
   return new SwarmTransport(options, keyPair, dht);
+}
+
+/** A port that nothing listens on right now. Throws `PORT_IN_USE` when none of many is free. */
+async function freePort(host: string, random: Random): Promise<number> {
+  for (let tries = 1; ; tries++) {
+    const port = FREE_PORT_MIN + random.below(PORT_MAX + 1 - FREE_PORT_MIN);
+    try {
+      await checkPort(port, host);
+      return port;
+    } catch (error) {
+      if (tries === FREE_PORT_TRIES) throw error;
+    }
+  }
 }
 
 /** Throws `PORT_IN_USE`. Asked before the DHT binds, as one that could not would keep the process alive for ever. */
@@ -119,6 +138,7 @@ interface Asked {
 
 class SwarmTransport implements Transport {
   readonly key: MemberKey;
+  readonly address: Address;
   readonly #options: TransportOptions;
   readonly #keyPair: KeyPair;
   readonly #dht: DHT;
@@ -142,6 +162,7 @@ class SwarmTransport implements Transport {
   constructor(options: TransportOptions, keyPair: KeyPair, dht: DHT) {
     const { clock, cluster, random } = options;
     this.key = memberKey(keyPair.publicKey);
+    this.address = options.address;
     this.#options = options;
     this.#keyPair = keyPair;
     this.#dht = dht;

@@ -12,8 +12,11 @@ export const QUEUE_MESSAGES_MAX = 4_096;
 export const ADMITTED_MAX = 10_000;
 /** Addresses of one member that are tried; further ones are ignored. */
 export const ADDRESSES_MAX = 4;
-/** A link on which nothing at all came for so long is closed, in ms: three keep-alives. */
-export const IDLE_MS_MAX = 3_000;
+/**
+ * A link on which nothing at all came for so long is closed, in ms: three keep-alives. More than it takes membership to find a
+ * process dead: one that stands still again and again must have links by which it can say that it lives.
+ */
+export const IDLE_MS_MAX = 15_000;
 
 /** Where a node can be reached by UDP. */
 export interface Address {
@@ -86,6 +89,8 @@ export interface TransportCounters {
 export interface Transport {
   /** This node's own. */
   readonly key: MemberKey;
+  /** Where members reach this node. */
+  readonly address: Address;
   /**
    * Who may connect from now on, and where each is dialled; with no address it is only waited for, or found by the cluster's
    * topic. Links to those left out are closed. Its own key is ignored. At most `ADMITTED_MAX`.

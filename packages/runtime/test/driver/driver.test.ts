@@ -112,7 +112,18 @@ describe('the driver of a cluster of one', () => {
     try {
       const loaded = await store.load();
       const founding = { name: 'test.example', epochMs: EPOCH_MS, sealGraceMs: 0 };
-      const standing = await takeStanding(directory, store, loaded.meta, founding, entropy, clock.nowMs());
+      const { standing } = await takeStanding({
+        directory,
+        store,
+        meta: loaded.meta,
+        founding,
+        invite: null,
+        isMoved: false,
+        random: entropy,
+        clock,
+        // A cluster of one has nobody to talk to.
+        openTransport: async () => ({ join: () => Promise.reject(new WaggleError('NOT_READY')) }),
+      });
       const driver = await Driver.start({
         store,
         loaded,

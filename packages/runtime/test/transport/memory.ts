@@ -198,6 +198,7 @@ class End {
 
 class MemoryTransport implements Transport {
   readonly key: MemberKey;
+  readonly address: Address;
   readonly network: MemoryNetwork;
   readonly counts = newCounts();
   isDead = false;
@@ -208,8 +209,9 @@ class MemoryTransport implements Transport {
   #admitted = new Map<MemberKey, readonly Address[]>();
   #cancelRound: Cancel | null = null;
 
-  constructor(network: MemoryNetwork, { seed, cluster, handlers }: MemoryTransportOptions) {
+  constructor(network: MemoryNetwork, { seed, cluster, address, handlers }: MemoryTransportOptions) {
     this.key = memberKey(signerFromSeed(seed).publicKey);
+    this.address = address;
     this.network = network;
     this.#cluster = cluster;
     this.#handlers = handlers;

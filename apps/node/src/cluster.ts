@@ -1,0 +1,183 @@
+import { base64, hex, type ReplicaId } from '@waggle/protocol/base';
+import type { Authority, InviteAddress } from '@waggle/protocol/authority';
+import { INVITE_ADDRESSES_MAX } from '@waggle/protocol/authority';
+import type { MemberState, MemberView } from '@waggle/protocol/membership';
+import type { Lag } from '@waggle/protocol/replication';
+import { quorumOf, type Roster } from '@waggle/protocol/sealing';
+import type { NodeEntry } from '@waggle/runtime';
+
+/** What a node knows of its cluster; the driver is one. Two nodes may know different things at the same time. */
+export interface ClusterSource {
+  readonly standing: { readonly replica: ReplicaId };
+  /** This node and all others heard of since its start. */
+  readonly members: readonly MemberView[];
+  readonly authority: Pick<Authority, 'admittedReplicas' | 'statusOf'>;
+  /** Of the epoch to be sealed next. */
+  readonly roster: Roster;
+  readonly directory: ReadonlyMap<ReplicaId, NodeEntry>;
+  readonly openEpoch: number;
+  readonly sealingEpoch: number;
+  /** ms since all that a member had to show was held here; null if that has not been since the start. */
+  lag(replica: ReplicaId): Lag;
+  /** Who is known to hold this replica's registers up to a version, itself left out. */
+  heldBy(version: number): readonly ReplicaId[];
+}
+
+/** A member as this node sees it. */
+export interface MemberEntry {
+  readonly replica: ReplicaId;
+  /** Transport key, hexadecimal. */
+  readonly member: string;
+  /** `unheard`: part of the cluster, but nothing was heard of it since this node's start. */
+  readonly state: MemberState | 'unheard';
+  /** When it got into this state, in Unix ms by this node's clock; null if unheard. */
+  readonly sinceMs: number | null;
+  readonly incarnation: number;
+  /** What the operator said of it. */
+  readonly status: 'admitted' | 'retired';
+  /** Whether it may vote on the epoch to be sealed next. */
+  readonly votes: boolean;
+  readonly lag: Lag;
+  /** What it says of itself, unless that has not come yet. */
+  readonly entry: NodeEntry | null;
+}
+
+const NO_LAG: Lag = { control: 0, usage: 0 };
+
+/** Whether a member counts as reachable: a suspect is, until it is confirmed dead (SWIM §4.2). */
+const isLive = ({ state }: Pick<MemberEntry, 'state'>): boolean => state === 'alive' || state === 'suspect';
+
+/** All that belong to the cluster and may connect, in order of their ids, this node among them. */
+export function memberEntries(source: ClusterSource): MemberEntry[] {
+  const { members, authority, roster, directory, standing } = source;
+  const heard = new Map(members.map((view) => [view.replica, view]));
+  const voters = new Set(roster.map(({ replica }) => replica));
+  return authority.admittedReplicas().map(({ replica, transportKey }) => {
+    const view = heard.get(replica);
+    const isSelf = replica === standing.replica;
+    return {
+      replica,
+      member: hex.encode(base64.decode(transportKey)),
+      state: view?.state ?? (isSelf ? 'alive' : 'unheard'),
+      sinceMs: view?.sinceMs ?? null,
+      incarnation: view?.incarnation ?? 0,
+      status: authority.statusOf(replica) === 'retired' ? 'retired' : 'admitted',
+      votes: voters.has(replica),
+      lag: isSelf ? NO_LAG : source.lag(replica),
+      entry: directory.get(replica) ?? null,
+    };
+  });
+}
+
+/** Those that are reachable, this node among them. */
+export const liveEntries = (source: ClusterSource): MemberEntry[] => memberEntries(source).filter(isLive);
+
+/** How far a change has got: live members that are known to have it, of all live members, this node among both. */
+export interface VisibleAt {
+  readonly members: number;
+  readonly of: number;
+}
+
+/** How far the registers of this replica up to a version have got. */
+export function visibleAt(source: ClusterSource, version: number): VisibleAt {
+  const held = new Set<ReplicaId>([...source.heldBy(version), source.standing.replica]);
+  const live = new Set([source.standing.replica, ...source.members.filter(isLive).map(({ replica }) => replica)]);
+  return { members: [...live].filter((replica) => held.has(replica)).length, of: live.size };
+}
+
+/** Whose figures a cluster-wide sum holds, and how old they are: harvest (Fox and Brewer 1999). */
+export interface Coverage {
+  /** As of when everything is in it that the live members had counted, in Unix ms. */
+  readonly asOfMs: number;
+  /** As of when the figures of the member that was compared longest ago are, dead ones included, in Unix ms. */
+  readonly oldestMs: number;
+  /** Members whose figures are in it as of a known time, of all that count. */
+  readonly members: number;
+  readonly of: number;
+  readonly replicas: readonly {
+    readonly replica: ReplicaId;
+    readonly url: string | null;
+    readonly state: MemberEntry['state'];
+    /** Everything that it counted before is in it; null: not compared since this node's start, what is on disk here is in it. */
+    readonly asOfMs: number | null;
+  }[];
+}
+
+/** The coverage of a sum that is made now. Retired members are left out unless they still answer: they count no more. */
+export function coverageOf(source: ClusterSource, nowMs: number): Coverage {
+  const entries = memberEntries(source).filter((entry) => entry.status === 'admitted' || isLive(entry));
+  const ageMs = ({ lag }: MemberEntry): number[] => (lag.usage === null ? [] : [lag.usage]);
+  return {
+    asOfMs: nowMs - Math.max(0, ...entries.filter(isLive).flatMap(ageMs)),
+    oldestMs: nowMs - Math.max(0, ...entries.flatMap(ageMs)),
+    members: entries.flatMap(ageMs).length,
+    of: entries.length,
+    replicas: entries.map(({ replica, entry, state, lag }) => ({
+      replica,
+      url: entry?.url ?? null,
+      state,
+      asOfMs: lag.usage === null ? null : nowMs - lag.usage,
+    })),
+  };
+}
+
+/** Where a joiner may ask: this node first, then other live members, one address of each as long as there is room. */
+export function inviteAddresses(source: ClusterSource): InviteAddress[] {
+  const own = source.standing.replica;
+  const entries = liveEntries(source).sort((a, b) => Number(b.replica === own) - Number(a.replica === own));
+  return entries
+    .flatMap(({ member, entry }) => {
+      const [address] = entry?.addresses ?? [];
+      return address === undefined ? [] : [{ transportKey: base64.encode(hex.decode(member)), ...address }];
+    })
+    .slice(0, INVITE_ADDRESSES_MAX);
+}
+
+/** What to say of an invite with these addresses; empty if nothing. */
+export const inviteWarnings = (addresses: readonly Pick<InviteAddress, 'host'>[]): string[] =>
+  addresses.every(({ host }) => host.startsWith('127.'))
+    ? [
+        'Every address in it is a loopback address: it works on this machine only. Start the nodes with --swarm on an address that the others can reach, or with --swarm-advertise.',
+      ]
+    : [];
+
+/** Epochs that wait to be sealed before someone should look: the one that just ended, and one more. */
+const WAITING_EPOCHS_MAX = 2;
+/** How long a live member may be out of step, in ms: 30 exchanges. */
+const LAG_MS_MAX = 30_000;
+
+/** What an operator should look into, as this node sees it: a sentence each. */
+export function alarmsOf(source: ClusterSource): string[] {
+  const entries = memberEntries(source);
+  const own = source.authority.statusOf(source.standing.replica);
+  const late = entries.filter(
+    (entry) => isLive(entry) && Math.max(entry.lag.control ?? 0, entry.lag.usage ?? 0) > LAG_MS_MAX,
+  );
+  const waiting = source.openEpoch - source.sealingEpoch;
+  return [
+    ...(own === 'admitted' ? [] : [`This node was ${own}.`]),
+    ...votersAlarms(entries, source.roster),
+    ...late.map(({ replica }) => `Replica ${replica} answers, but has not been in step for ${LAG_MS_MAX / 1000} s.`),
+    ...(waiting > WAITING_EPOCHS_MAX ? [`${waiting} epochs have ended and wait to be sealed.`] : []),
+  ];
+}
+
+function votersAlarms(entries: readonly MemberEntry[], roster: Roster): string[] {
+  const gone = entries.filter((entry) => entry.votes && !isLive(entry));
+  const quorum = quorumOf(roster);
+  const reachable = roster.length - gone.length;
+  const alarms = gone.map(
+    ({ replica, state }) => `Replica ${replica} may vote and is ${state}: every seal waits for it until its deadline.`,
+  );
+  if (reachable < quorum)
+    alarms.push(`${reachable} of ${roster.length} voters are reachable: no epoch is sealed until ${quorum} are.`);
+  return roster.length === 2 ? [...alarms, TWO_VOTERS] : alarms;
+}
+
+const TWO_VOTERS = 'Of two voters both are needed, and one lost disk ends sealing: let a third join.';
+
+/** What to say when a voter is put out. */
+export function rosterWarnings({ roster, authority }: ClusterSource): string[] {
+  const staying = roster.filter(({ replica }) => authority.statusOf(replica) === 'admitted');
+  return staying.length === 2 ? [TWO_VOTERS] : [];
+}

@@ -1,0 +1,207 @@
+import { describe, expect, it } from 'vitest';
+import { base64, hex, type ReplicaId } from '@waggle/protocol/base';
+import type { ReplicaStatus } from '@waggle/protocol/authority';
+import type { MemberKey, MemberState } from '@waggle/protocol/membership';
+import type { Lag } from '@waggle/protocol/replication';
+import type { RosterEntry } from '@waggle/protocol/sealing';
+import type { NodeEntry } from '@waggle/runtime';
+import {
+  alarmsOf,
+  coverageOf,
+  inviteAddresses,
+  inviteWarnings,
+  liveEntries,
+  memberEntries,
+  rosterWarnings,
+  visibleAt,
+  type ClusterSource,
+} from '../src/cluster.ts';
+
+/** One member, and what of it differs from a live, admitted voter that is in step. */
+interface Given {
+  readonly state?: MemberState | 'unheard';
+  readonly status?: ReplicaStatus;
+  readonly votes?: boolean;
+  readonly lag?: Lag;
+  readonly host?: string | null;
+  readonly held?: boolean;
+}
+
+const idOf = (i: number): ReplicaId => String(i).repeat(32) as ReplicaId;
+const keyOf = (i: number): string => base64.encode(new Uint8Array(32).fill(i));
+const entryOf = (i: number): RosterEntry => ({ replica: idOf(i), transportKey: keyOf(i), logKey: '', cosignerKey: '' });
+const said = (host: string, i: number): NodeEntry => ({
+  addresses: [{ host, port: 7070 + i }],
+  url: `http://n${i}.example`,
+  zone: null,
+  version: '0.1.0',
+  protocols: [1],
+  formats: [1],
+  load: { workers: 2, running: 1, queued: 0 },
+  writtenMs: 0,
+});
+
+/** A cluster seen by its first member. */
+function clusterOf(
+  given: readonly Given[],
+  epochs: { open: number; sealing: number } = { open: 5, sealing: 4 },
+): ClusterSource {
+  const all = given.map((one, i) => ({ i, ...one }));
+  return {
+    standing: { replica: idOf(0) },
+    members: all
+      .filter(({ state }) => state !== 'unheard')
+      .map(({ i, state }) => ({
+        member: keyOf(i) as MemberKey,
+        replica: idOf(i),
+        state: (state ?? 'alive') as MemberState,
+        incarnation: i,
+        sinceMs: 1_000,
+      })),
+    authority: {
+      admittedReplicas: () => all.filter(({ status }) => status !== 'banned').map(({ i }) => entryOf(i)),
+      statusOf: (replica) => all.find(({ i }) => idOf(i) === replica)?.status ?? 'admitted',
+    },
+    roster: all.filter(({ votes }) => votes !== false).map(({ i }) => entryOf(i)),
+    directory: new Map(
+      all.flatMap(({ i, host }) => (host === null ? [] : [[idOf(i), said(host ?? `10.0.0.${i}`, i)] as const])),
+    ),
+    openEpoch: epochs.open,
+    sealingEpoch: epochs.sealing,
+    lag: (replica) => all.find(({ i }) => idOf(i) === replica)?.lag ?? { control: 10, usage: 20 },
+    heldBy: () => all.filter(({ held }) => held === true).map(({ i }) => idOf(i)),
+  };
+}
+
+describe('members', () => {
+  it('are all that may connect, with what is known of them', () => {
+    const source = clusterOf([
+      {},
+      { state: 'dead' },
+      { state: 'unheard', host: null },
+      { status: 'banned' },
+      { status: 'retired', votes: false },
+    ]);
+    expect(
+      memberEntries(source).map(({ replica, state, status, votes }) => [replica[0], state, status, votes]),
+    ).toEqual([
+      ['0', 'alive', 'admitted', true],
+      ['1', 'dead', 'admitted', true],
+      ['2', 'unheard', 'admitted', true],
+      ['4', 'alive', 'retired', false],
+    ]);
+    expect(memberEntries(source)[0]).toMatchObject({
+      member: hex.encode(new Uint8Array(32)),
+      lag: { control: 0, usage: 0 },
+    });
+    expect(memberEntries(source)[2]).toMatchObject({ sinceMs: null, entry: null });
+    expect(liveEntries(source).map(({ replica }) => replica[0])).toEqual(['0', '4']);
+  });
+
+  it('hold a node that nobody has told of itself yet', () => {
+    expect(liveEntries(clusterOf([{ state: 'unheard' }]))).toHaveLength(1);
+  });
+});
+
+describe('how far a change has got', () => {
+  it('counts live members that hold it, of all live ones, this node among both', () => {
+    expect(visibleAt(clusterOf([{}]), 1)).toEqual({ members: 1, of: 1 });
+    expect(visibleAt(clusterOf([{}, { held: true }, {}]), 1)).toEqual({ members: 2, of: 3 });
+  });
+
+  it('leaves out the dead, whether or not they hold it, and keeps suspects', () => {
+    const source = clusterOf([
+      {},
+      { state: 'dead', held: true },
+      { state: 'suspect' },
+      { state: 'left' },
+      { state: 'unheard' },
+    ]);
+    expect(visibleAt(source, 1)).toEqual({ members: 1, of: 2 });
+  });
+});
+
+describe('coverage', () => {
+  it('of one node is itself, now', () => {
+    expect(coverageOf(clusterOf([{}]), 9_000)).toMatchObject({ asOfMs: 9_000, oldestMs: 9_000, members: 1, of: 1 });
+  });
+
+  it('is as old as the live member that was compared longest ago; the dead make only `oldest` older', () => {
+    const source = clusterOf([
+      {},
+      { lag: { control: 0, usage: 300 } },
+      { state: 'dead', lag: { control: 0, usage: 5_000 } },
+    ]);
+    expect(coverageOf(source, 9_000)).toEqual({
+      asOfMs: 8_700,
+      oldestMs: 4_000,
+      members: 3,
+      of: 3,
+      replicas: [
+        { replica: idOf(0), url: 'http://n0.example', state: 'alive', asOfMs: 9_000 },
+        { replica: idOf(1), url: 'http://n1.example', state: 'alive', asOfMs: 8_700 },
+        { replica: idOf(2), url: 'http://n2.example', state: 'dead', asOfMs: 4_000 },
+      ],
+    });
+  });
+
+  it('says whom it was not compared with, and leaves out who counts no more', () => {
+    const none = { control: null, usage: null };
+    const source = clusterOf([{}, { lag: none }, { status: 'retired', state: 'dead' }, { status: 'banned' }]);
+    const { members, of, replicas } = coverageOf(source, 9_000);
+    expect([members, of]).toEqual([1, 2]);
+    expect(replicas[1]).toMatchObject({ replica: idOf(1), asOfMs: null });
+  });
+});
+
+describe('the addresses of an invite', () => {
+  it('are those of live members, this node first, one each, eight at most', () => {
+    const source = clusterOf([{}, { state: 'dead' }, { host: null }, {}]);
+    expect(inviteAddresses({ ...source, standing: { replica: idOf(3) } })).toEqual([
+      { transportKey: keyOf(3), host: '10.0.0.3', port: 7073 },
+      { transportKey: keyOf(0), host: '10.0.0.0', port: 7070 },
+    ]);
+    expect(inviteAddresses(clusterOf(Array.from({ length: 10 }, () => ({}))))).toHaveLength(8);
+  });
+
+  it('come with a warning when they all lead to this machine only', () => {
+    expect(inviteWarnings([{ host: '127.0.0.1' }, { host: '127.0.0.2' }])).toEqual([
+      expect.stringContaining('this machine only'),
+    ]);
+    expect(inviteWarnings([{ host: '127.0.0.1' }, { host: '10.0.0.2' }])).toEqual([]);
+  });
+});
+
+describe('alarms', () => {
+  it('are none when all is well', () => {
+    expect(alarmsOf(clusterOf([{}]))).toEqual([]);
+    expect(alarmsOf(clusterOf([{}, {}, {}]))).toEqual([]);
+  });
+
+  it.each<[string, Given[], RegExp[]]>([
+    ['a voter is gone', [{}, {}, { state: 'dead' }], [/2{32} may vote and is dead/]],
+    [
+      'a majority of voters is gone',
+      [{}, { state: 'dead' }, { state: 'unheard' }],
+      [/1{32} may vote/, /2{32} may vote/, /^1 of 3 voters .* until 2 are/],
+    ],
+    ['there are two voters', [{}, {}], [/two voters/]],
+    ['a live member is not in step', [{}, {}, { lag: { control: 31_000, usage: 0 } }], [/2{32} answers, but/]],
+    ['this node is retired', [{ status: 'retired', votes: false }, {}], [/^This node was retired/]],
+    ['a member that does not vote is gone: nothing waits for it', [{}, { state: 'dead', votes: false }], []],
+  ])('%s', (_, given, expected) => {
+    const alarms = alarmsOf(clusterOf(given));
+    expect(alarms).toHaveLength(expected.length);
+    expected.forEach((pattern, i) => expect(alarms[i]).toMatch(pattern));
+  });
+
+  it('epochs wait to be sealed', () => {
+    expect(alarmsOf(clusterOf([{}], { open: 5, sealing: 3 }))).toEqual([]);
+    expect(alarmsOf(clusterOf([{}], { open: 6, sealing: 3 }))).toEqual([expect.stringMatching(/^3 epochs/)]);
+  });
+
+  it('say what retiring leaves behind', () => {
+    expect(rosterWarnings(clusterOf([{}, {}, { status: 'retired' }]))).toEqual([expect.stringContaining('two voters')]);
+    expect(rosterWarnings(clusterOf([{}, {}, {}]))).toEqual([]);
+  });
+});

@@ -1,0 +1,157 @@
+import type { Digest, Epoch, ReplicaId } from '../base/index.ts';
+import { compareSlots, slotName } from '../usage/index.ts';
+import type { BallotState } from './ballots.ts';
+import { composeValue, type Ground } from './compose.ts';
+import type { HeldSlot, SealingEffect } from './effects.ts';
+import { encodeFrontier } from './frontier.ts';
+import { heldSlots, reportOf } from './held.ts';
+import type { Noted } from './noted.ts';
+import { isIn, quorumOf } from './roster.ts';
+import type { SealingRules } from './rules.ts';
+import { heardReplicas, type Report, type Sealable, type Value } from './value.ts';
+
+export interface BasesOptions {
+  readonly self: ReplicaId;
+  readonly noted: Noted;
+  readonly rules: SealingRules;
+  /** The chain moves on: what is asked for is as of now. */
+  readonly ground: () => Ground;
+  readonly slotsUpTo: (epoch: Epoch) => Iterable<HeldSlot>;
+  readonly facts: () => { readonly bytes: Uint8Array };
+}
+
+/**
+ * What a member can say of slots, and the values that follow: its reports with a close, its frontier with a promise, the value that
+ * all closes determine at ballot 0, and the one that a majority's frontiers determine above. What it cannot read yet it asks for.
+ */
+export class Bases {
+  readonly #options: BasesOptions;
+  /** Counted contents that the next close needs to report more of their slots. */
+  readonly #forReports = new Set<Digest>();
+
+  constructor(options: BasesOptions) {
+    this.#options = options;
+  }
+
+  /** The contents that the next close needs. */
+  get wanted(): ReadonlySet<Digest> {
+    return this.#forReports;
+  }
+
+  /** Reports of all other slots, but for those that their own closes speak for and that are still to be sealed. */
+  reports(epoch: Epoch, rows: readonly HeldSlot[], effects: SealingEffect[]): Report[] {
+    const heard = heardReplicas(this.#ground.chain);
+    for (const { replica } of this.#ground.chain.roster) heard.add(replica);
+    const reports: Report[] = [];
+    for (const held of heldSlots(this.#ground, this.#options.noted, rows, epoch).values()) {
+      const { id } = held;
+      const close = this.#options.noted.closes.get(id.epoch)?.get(id.replica);
+      if (close?.run === id.run && id.epoch >= this.#ground.chain.epoch && isIn(this.#ground.chain.roster, id.replica))
+        continue;
+      const report = reportOf(this.#ground, this.#options.noted, this.#options.rules, held, heard, effects);
+      const counted = this.#ground.chain.counted.get(slotName(id));
+      // Without what was counted there is nothing to report yet: a later close does.
+      if (report === undefined && counted !== undefined) this.#forReports.add(counted);
+      else if (counted !== undefined) this.#forReports.delete(counted);
+      if (report) reports.push(report);
+    }
+    return reports.sort(compareSlots);
+  }
+
+  /** The value that the closes of the whole roster determine. */
+  determined(effects: SealingEffect[]): Value | undefined {
+    const { epoch, roster } = this.#ground.chain;
+    const held = this.#options.noted.closes.get(epoch);
+    const closes = roster.flatMap(({ replica }) => held?.get(replica) ?? []);
+    if (closes.length < roster.length) return undefined;
+    if (
+      !this.#ground.contents.have(
+        closes.map((close) => close.reports),
+        effects,
+      )
+    )
+      return undefined;
+    return this.#options.noted.reading(epoch, null, () => {
+      const reports = closes.flatMap((close) => this.#ground.contents.reports(close.reports));
+      const facts = closes.map((close) => close.facts);
+      return composeValue(this.#ground, { closes, reports, facts }, effects);
+    });
+  }
+
+  /** What this member holds of all that no seal has counted wholly, pinned. */
+  frontier(effects: SealingEffect[]): Digest | null {
+    const { epoch, roster } = this.#ground.chain;
+    const own = this.#options.noted.closes.get(epoch)?.get(this.#options.self);
+    if (own !== undefined && !this.#ground.contents.have([own.slot], effects)) return null;
+    const closes: Sealable[] = roster.flatMap(({ replica }) => {
+      const close = this.#options.noted.closes.get(epoch)?.get(replica);
+      if (close === undefined || !this.#options.rules.namesClose(this.#ground.contents.has(close.slot))) return [];
+      const { run, slot, salt, formats } = close;
+      return [{ replica, run, slot, salt, formats }];
+    });
+    const named = new Set(closes.map((close) => slotName({ ...close, epoch })));
+    const heard = heardReplicas(this.#ground.chain);
+    for (const { replica } of roster) heard.add(replica);
+    const slots: Report[] = [];
+    for (const [name, held] of heldSlots(this.#ground, this.#options.noted, this.#options.slotsUpTo(epoch), epoch)) {
+      if (named.has(name)) continue;
+      const report = reportOf(this.#ground, this.#options.noted, this.#options.rules, held, heard, effects);
+      // It would say less than was counted: it waits until that is read.
+      if (report === undefined) return null;
+      if (report !== null) slots.push(report);
+    }
+    this.#ground.contents.pinHeld(
+      epoch,
+      closes.map(({ slot }) => slot).filter((slot) => this.#ground.contents.has(slot)),
+      effects,
+    );
+    const facts = this.#ground.contents.pin(epoch, this.#options.facts().bytes, effects);
+    const frontier = { facts, closes, slots: slots.sort(compareSlots) };
+    return this.#ground.contents.pin(epoch, encodeFrontier(frontier), effects);
+  }
+
+  holdsFrontier(epoch: Epoch, digest: Digest, effects: SealingEffect[]): boolean {
+    if (!this.#ground.contents.have([digest], effects)) return false;
+    const frontier = this.#options.noted.reading(epoch, null, () => this.#ground.contents.frontier(digest));
+    if (frontier === undefined) return false;
+    const { facts, closes, slots } = frontier;
+    return this.#ground.contents.have(
+      [facts, ...closes.map(({ slot }) => slot), ...slots.map((slot) => slot.digest)],
+      effects,
+    );
+  }
+
+  /** The join of frontiers: the close where a promise has one, else the most that is held of the slot. */
+  recovered(promises: readonly BallotState[], effects: SealingEffect[]): Value | undefined {
+    const frontiers = promises.flatMap(({ frontier }) =>
+      frontier === null ? [] : this.#ground.contents.frontier(frontier),
+    );
+    const closes = new Map<ReplicaId, Sealable>();
+    for (const frontier of frontiers)
+      for (const close of frontier.closes)
+        if (isIn(this.#ground.chain.roster, close.replica)) closes.set(close.replica, close);
+    // Each promise brings the close of its member: with less someone did not say what it must.
+    if (closes.size < quorumOf(this.#ground.chain.roster)) return undefined;
+    const basis = {
+      closes: [...closes.values()],
+      reports: this.#options.rules.recoveredFrom(
+        frontiers.flatMap(({ slots }) => slots),
+        () => this.#reportedBy([...closes.keys()], effects),
+      ),
+      facts: frontiers.map(({ facts }) => facts),
+    };
+    return composeValue(this.#ground, basis, effects);
+  }
+
+  #reportedBy(replicas: readonly ReplicaId[], effects: SealingEffect[]): Report[] {
+    const held = this.#options.noted.closes.get(this.#ground.chain.epoch);
+    const digests = replicas.flatMap((replica) => held?.get(replica)?.reports ?? []);
+    return this.#ground.contents.have(digests, effects)
+      ? digests.flatMap((digest) => this.#ground.contents.reports(digest))
+      : [];
+  }
+
+  get #ground(): Ground {
+    return this.#options.ground();
+  }
+}

@@ -1,0 +1,169 @@
+import { WaggleError, type Crypto, type Digest, type ReplicaId, type Run } from '../base/index.ts';
+import { parseUsageWriter } from '../lattice/index.ts';
+import { compareSlots, joinSlots, slotName } from '../usage/index.ts';
+import type { Contents } from './contents.ts';
+import type { SealingEffect } from './effects.ts';
+import { encodeRoster, parseRoster, rosterDigest, type Cluster, type Roster } from './roster.ts';
+import {
+  appliedFacts,
+  heardReplicas,
+  isCountedClosed,
+  LATE_SLOTS_MAX,
+  parseHeader,
+  parseSlotList,
+  valueOf,
+  type ChainState,
+  type Report,
+  type Sealable,
+  type SlotEntry,
+  type Value,
+} from './value.ts';
+
+/** The roster after one, by the facts of all closes together and the replicas that were heard themselves. Pure. */
+export type NextRoster = (roster: Roster, factsContents: readonly Uint8Array[], seen: ReadonlySet<ReplicaId>) => Roster;
+
+/** What values are computed with. */
+export interface Ground {
+  readonly cluster: Cluster;
+  readonly crypto: Crypto;
+  readonly nextRoster: NextRoster;
+  readonly chain: ChainState;
+  readonly contents: Contents;
+}
+
+/** What a value is made of: closes of the roster, what is held of other slots, and roster facts. */
+export interface Basis {
+  readonly closes: readonly Sealable[];
+  readonly reports: readonly Report[];
+  readonly facts: readonly Digest[];
+}
+
+/**
+ * The one value that a basis determines; undefined while a content is missing, which is then asked for. At ballot 0 the basis are all
+ * closes and their reports; above, the frontiers of a majority.
+ */
+export function composeValue(ground: Ground, basis: Basis, effects: SealingEffect[]): Value | undefined {
+  const { chain, contents, cluster, crypto } = ground;
+  const counted = basis.reports.flatMap((report) => chain.counted.get(slotName(report)) ?? []);
+  const named = [...basis.closes.map(({ slot }) => slot), ...basis.reports.map(({ digest }) => digest)];
+  if (!contents.have([...named, ...counted, ...basis.facts], effects)) return undefined;
+  const closes: SlotEntry[] = basis.closes.map(({ replica, run, slot, salt }) => ({
+    replica,
+    run,
+    epoch: chain.epoch,
+    digest: slot,
+    closed: true,
+    salt,
+  }));
+  const entries = [...closes, ...reportedEntries(ground, basis.reports, new Set(closes.map(slotName)), effects)];
+  entries.push(...absentEntries(ground, entries, effects));
+  const seen = heardReplicas(chain);
+  for (const { replica } of entries) seen.add(replica);
+  const facts = [...new Set(basis.facts)].sort().map((digest) => contents.bytes(digest));
+  const nextRoster = ground.nextRoster(chain.roster, facts, seen);
+  const change = { facts: appliedFacts(chain.roster, nextRoster, facts), nextRoster };
+  const formats = basis.closes.map((close) => close.formats);
+  return valueOf(cluster, chain, entries.sort(compareSlots), formats, change, crypto);
+}
+
+/** What the reports add, joined slot by slot: late slots oldest first and bounded, slots with a close in the set left out. */
+function reportedEntries(
+  { chain, contents }: Ground,
+  reports: readonly Report[],
+  closed: ReadonlySet<string>,
+  effects: SealingEffect[],
+): SlotEntry[] {
+  const bySlot = new Map<string, Report[]>();
+  for (const report of reports) {
+    const name = slotName(report);
+    if (closed.has(name) || report.epoch > chain.epoch || isCountedClosed(chain, report)) continue;
+    const several = bySlot.get(name);
+    if (several === undefined) bySlot.set(name, [report]);
+    else several.push(report);
+  }
+  const entries = [...bySlot].flatMap(([name, several]) => {
+    const counted = chain.counted.get(name);
+    const digests = new Set([...several.map(({ digest }) => digest), ...(counted === undefined ? [] : [counted])]);
+    const content = [...digests].map((digest) => contents.slot(digest)).reduce(joinSlots);
+    const digest = contents.pinSlot(chain.epoch, content, effects);
+    const isClosed = several.some((report) => report.closed);
+    const { replica, run, epoch } = several[0]!;
+    return digest === counted && !isClosed ? [] : [{ replica, run, epoch, digest, closed: isClosed, salt: null }];
+  });
+  const late = entries.filter(({ epoch }) => epoch < chain.epoch).sort(compareSlots);
+  return [...late.slice(0, LATE_SLOTS_MAX), ...entries.filter(({ epoch }) => epoch === chain.epoch)];
+}
+
+/** For each voter of which nobody holds anything: an empty slot, written off, of the last run that was heard of. */
+function absentEntries(
+  { chain, contents }: Ground,
+  entries: readonly SlotEntry[],
+  effects: SealingEffect[],
+): SlotEntry[] {
+  const named = new Set(entries.filter(({ epoch }) => epoch === chain.epoch).map(({ replica }) => replica));
+  return chain.roster
+    .filter(({ replica }) => !named.has(replica))
+    .map(({ replica }) => ({
+      replica,
+      run: lastRun(chain, replica),
+      epoch: chain.epoch,
+      digest: contents.pinSlot(chain.epoch, [], effects),
+      closed: false,
+      salt: null,
+    }));
+}
+
+function lastRun({ closed }: ChainState, replica: ReplicaId): Run {
+  const runs = Array.from(closed.keys(), parseUsageWriter).filter((writer) => writer.replica === replica);
+  return Math.max(1, ...runs.map(({ run }) => run)) as Run;
+}
+
+/**
+ * The value of a header, out of the contents that it names; undefined while one is missing, which is then asked for.
+ * Throws `DECODE_FAILED`, or `HEADER_MISMATCH` for a header of another place in the chain.
+ */
+export function readValue(
+  { chain, contents, crypto }: Ground,
+  digest: Digest,
+  effects: SealingEffect[],
+): Value | undefined {
+  if (!contents.have([digest], effects)) return undefined;
+  const bytes = contents.bytes(digest);
+  const header = parseHeader(bytes);
+  if (header.epoch !== chain.epoch || header.previous !== chain.previous)
+    throw new WaggleError(
+      'HEADER_MISMATCH',
+      `Expected a header of epoch ${chain.epoch}, received one of ${header.epoch}`,
+    );
+  const stays = header.roster === rosterDigest(chain.roster, crypto);
+  const lists = [header.slots.digest, ...rest(header.facts, contents.empty), ...(stays ? [] : [header.roster])];
+  if (!contents.have(lists, effects)) return undefined;
+  const slotListBytes = contents.bytes(header.slots.digest);
+  const slotList = parseSlotList(slotListBytes);
+  const slots = slotList.flatMap((entry) => [entry.digest, chain.counted.get(slotName(entry)) ?? []].flat());
+  if (!contents.have(slots, effects)) return undefined;
+  return {
+    header: bytes,
+    slotList,
+    slotListBytes,
+    facts: header.facts === contents.empty ? new Uint8Array(0) : contents.bytes(header.facts),
+    nextRoster: stays ? chain.roster : parseRoster(contents.bytes(header.roster)),
+  };
+}
+
+const rest = (digest: Digest, empty: Digest): Digest[] => (digest === empty ? [] : [digest]);
+
+/** Sees to it that all that a value names is on disk: whoever accepts or seals it holds it. The header's digest. */
+export function pinValue({ chain, contents, crypto }: Ground, value: Value, effects: SealingEffect[]): Digest {
+  const header = contents.pin(chain.epoch, value.header, effects);
+  contents.pin(chain.epoch, value.slotListBytes, effects);
+  if (value.facts.length > 0) contents.pin(chain.epoch, value.facts, effects);
+  if (rosterDigest(value.nextRoster, crypto) !== rosterDigest(chain.roster, crypto))
+    contents.pin(chain.epoch, encodeRoster(value.nextRoster), effects);
+  contents.pinHeld(
+    chain.epoch,
+    value.slotList.map(({ digest }) => digest),
+    effects,
+  );
+  return header;
+}

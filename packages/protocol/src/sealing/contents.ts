@@ -1,0 +1,108 @@
+import { digestOf, present, type Crypto, type Digest, type Epoch } from '../base/index.ts';
+import { encodeSlot, parseSlot, type Slot } from '../usage/index.ts';
+import type { SealingEffect } from './effects.ts';
+import { parseFrontier, type Frontier } from './frontier.ts';
+import { parseReports, type Report } from './value.ts';
+
+/**
+ * The contents that the epochs still to be sealed are made of, by digest: held in memory, pinned on disk (once), or wanted
+ * (once). Reading one throws `DECODE_FAILED` if whoever named it lied about what it is.
+ */
+export class Contents {
+  /** The digest of no bytes: of an empty slot, of no reports, of no facts. */
+  readonly empty: Digest;
+  readonly #crypto: Crypto;
+  readonly #bytes = new Map<Digest, Uint8Array>();
+  /** What was read of them, or was there before the bytes: reading a large slot back takes as long as sealing it. */
+  readonly #slots = new Map<Digest, Slot>();
+  readonly #reports = new Map<Digest, readonly Report[]>();
+  readonly #frontiers = new Map<Digest, Frontier>();
+  readonly #wanted = new Set<Digest>();
+  readonly #pinned = new Set<Digest>();
+
+  constructor(crypto: Crypto) {
+    this.#crypto = crypto;
+    this.empty = digestOf(crypto, new Uint8Array(0));
+  }
+
+  has(digest: Digest): boolean {
+    return this.#bytes.has(digest);
+  }
+
+  bytes(digest: Digest): Uint8Array {
+    return present(this.#bytes.get(digest), `content ${digest}`);
+  }
+
+  slot(digest: Digest): Slot {
+    return read(this.#slots, digest, () => parseSlot(this.bytes(digest)));
+  }
+
+  reports(digest: Digest): readonly Report[] {
+    return read(this.#reports, digest, () => parseReports(this.bytes(digest)));
+  }
+
+  frontier(digest: Digest): Frontier {
+    return read(this.#frontiers, digest, () => parseFrontier(this.bytes(digest)));
+  }
+
+  hold(bytes: Uint8Array): Digest {
+    const digest = digestOf(this.#crypto, bytes);
+    this.#bytes.set(digest, bytes);
+    this.#wanted.delete(digest);
+    return digest;
+  }
+
+  /** Holds a content and sees to it that it is on disk before any register of the same effects. */
+  pin(epoch: Epoch, bytes: Uint8Array, effects: SealingEffect[]): Digest {
+    const digest = this.hold(bytes);
+    this.#save(epoch, digest, effects);
+    return digest;
+  }
+
+  pinSlot(epoch: Epoch, slot: Slot, effects: SealingEffect[]): Digest {
+    const digest = this.holdSlot(slot);
+    this.#save(epoch, digest, effects);
+    return digest;
+  }
+
+  holdSlot(slot: Slot): Digest {
+    const digest = this.hold(encodeSlot(slot));
+    this.#slots.set(digest, slot);
+    return digest;
+  }
+
+  /** Pins contents that are held: those of others, too. */
+  pinHeld(epoch: Epoch, digests: Iterable<Digest>, effects: SealingEffect[]): void {
+    for (const digest of digests) this.#save(epoch, digest, effects);
+  }
+
+  #save(epoch: Epoch, digest: Digest, effects: SealingEffect[]): void {
+    if (!this.#pinned.has(digest)) effects.push({ type: 'content', epoch, digest, bytes: this.bytes(digest) });
+    this.#pinned.add(digest);
+  }
+
+  /** Whether all are held; those that are not are asked for. */
+  have(digests: Iterable<Digest>, effects: SealingEffect[]): boolean {
+    const missing = [...new Set(digests)].filter((digest) => !this.#bytes.has(digest));
+    for (const digest of missing) {
+      if (this.#wanted.has(digest)) continue;
+      this.#wanted.add(digest);
+      effects.push({ type: 'want', digest });
+    }
+    return missing.length === 0;
+  }
+
+  /** Lets go of all others. */
+  keep(kept: ReadonlySet<Digest>): void {
+    for (const digest of this.#bytes.keys()) {
+      if (kept.has(digest)) continue;
+      for (const each of [this.#bytes, this.#slots, this.#reports, this.#frontiers, this.#pinned]) each.delete(digest);
+    }
+  }
+}
+
+function read<T>(map: Map<Digest, T>, digest: Digest, parse: () => T): T {
+  let value = map.get(digest);
+  if (value === undefined) map.set(digest, (value = parse()));
+  return value;
+}

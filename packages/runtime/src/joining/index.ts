@@ -1,0 +1,3 @@
+export { decodeAddresses, encodeAddresses } from './frames.ts';
+export { joinCluster } from './join-cluster.ts';
+export { Welcome, type WelcomeOptions } from './welcome.ts';

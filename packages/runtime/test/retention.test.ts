@@ -1,0 +1,164 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { verifyBundle, type Verified } from '@waggle/protocol/audit';
+import { WaggleError, type Digest, type Epoch } from '@waggle/protocol/base';
+import { slotName } from '@waggle/protocol/usage';
+import { eventfulCluster } from '../../protocol/test/audit/support.ts';
+import {
+  nodeCrypto,
+  openStore,
+  readBundle,
+  readEpoch,
+  readOutline,
+  readSlot,
+  readSlotList,
+  sealedRows,
+  streamStatements,
+  type Store,
+} from '../src/index.ts';
+import { EPOCHS_PER_SWEEP_MAX, sweepSlots, type RetentionOptions } from '../src/retention.ts';
+import { temporaryDirectories } from './support.ts';
+
+const temporary = temporaryDirectories();
+/** A life with a slot that is written off in epoch 0 and of which epoch 2 counts more: its bundle has both. */
+const cluster = eventfulCluster({ members: 3 });
+const { disk } = cluster.nodes[0]!;
+const { genesis } = cluster.cluster;
+const endOf = (epoch: Epoch): number => genesis.startMs + (epoch + 1) * genesis.epochMs;
+const DAY_MS = 86_400_000;
+
+let store: Store;
+let drops: Digest[][];
+
+/** Writes epochs as a node does: what they pin first, then the seal. */
+async function seal(from: Epoch, to: Epoch): Promise<void> {
+  for (const { sealed, chain } of disk.sealed.slice(from, to)) {
+    const { slotList, slotListBytes, header } = sealed.value;
+    const contents = [
+      ...slotList.map(({ digest }) => digest),
+      ...slotList.flatMap((entry) => chain.counted.get(slotName(entry)) ?? []),
+    ].map((digest) => ({ digest, epoch: sealed.epoch, bytes: disk.contents.get(digest)! }));
+    const list = (JSON.parse(Buffer.from(header).toString()) as { slots: { digest: Digest } }).slots.digest;
+    await store.commit({ contents: [...contents, { digest: list, epoch: sealed.epoch, bytes: slotListBytes }] });
+    await store.commit(sealedRows(sealed, chain.counted));
+  }
+}
+
+const countedAfter = (epochs: number): ReadonlyMap<string, Digest> =>
+  disk.sealed[epochs - 1]!.sealed.outcome.next.counted;
+
+const options = (epochs: number, changes: Partial<RetentionOptions> = {}): RetentionOptions => ({
+  store,
+  genesis,
+  slotRetentionMs: DAY_MS,
+  sealingEpoch: () => epochs,
+  counted: () => countedAfter(epochs),
+  async drop(digests, before) {
+    drops.push([...digests]);
+    const held = await store.contentDigests(null, 10_000);
+    const pinned = new Map(held.map(({ digest, epoch }) => [digest, epoch]));
+    await store.commit({ dropContents: digests.filter((digest) => pinned.get(digest)! < before) });
+  },
+  ...changes,
+});
+
+const bundle = (epoch: Epoch) => readBundle(store, cluster.cluster, epoch, 9);
+const isWhole = (epoch: Epoch): Promise<boolean> =>
+  bundle(epoch).then(
+    () => true,
+    (error: unknown) => {
+      if (error instanceof WaggleError && error.code === 'SLOTS_EXPIRED') return false;
+      throw error;
+    },
+  );
+const wholes = (): Promise<boolean[]> => Promise.all([0, 1, 2, 3].map(isWhole));
+
+beforeEach(async () => {
+  store = await openStore({ directory: temporary() });
+  drops = [];
+});
+afterEach(() => store.close());
+
+describe('slots of sealed epochs', () => {
+  it('go when their time is over, and nothing else does', async () => {
+    await seal(0, 4);
+    expect(await sweepSlots(0, endOf(0) + DAY_MS - 1, options(4))).toEqual({ from: 0, contents: 0 });
+    expect(await wholes()).toEqual([true, true, true, true]);
+    const swept = await sweepSlots(0, endOf(3) + DAY_MS, options(4));
+    expect(swept).toMatchObject({ from: 4, contents: expect.any(Number) as number });
+    expect(swept.contents).toBeGreaterThan(4);
+    expect(await wholes()).toEqual([false, true, false, false]);
+    let verified: Verified | null = null;
+    for (const epoch of [0, 1, 2, 3]) {
+      const outline = await readOutline(store, cluster.cluster, epoch, 9);
+      expect([...outline.keys()].some((name) => name.includes('/'))).toBe(false);
+      const { row } = await readEpoch(store, epoch, 9);
+      const statements: number[] = [];
+      for await (const { leafIndex } of streamStatements(store, epoch)) statements.push(leafIndex);
+      expect(row.treeSize).toBe(row.firstLeaf + 1 + statements.length);
+    }
+    // Of epoch 1 all slots are empty: they are kept, since they take no room.
+    expect((verified = verifyBundle(await bundle(1), verified, null, nodeCrypto).verified)).toBeDefined();
+    const { entries } = await readSlotList(store, (await readEpoch(store, 3, 9)).row);
+    const first = entries.find(({ digest }) => drops[0]!.includes(digest));
+    await expect(readSlot(store, 3, first!)).rejects.toMatchObject({ code: 'SLOTS_EXPIRED' });
+  });
+
+  it('stay as long as a later epoch within the retention, or the chain, names them', async () => {
+    await seal(0, 2);
+    // Written off in epoch 0: what was counted of it is needed until more of it is counted, however long that takes.
+    const [written] = [...countedAfter(2).values()];
+    expect(written).toBeDefined();
+    expect((await sweepSlots(0, endOf(1) + DAY_MS, options(2))).from).toBe(2);
+    expect(drops.flat()).not.toContain(written);
+    expect(await store.content(written!)).not.toBeNull();
+    await seal(2, 4);
+    // Epoch 2 has counted more of it, and its bundle has both. It is within the retention; 0 and 1 are not.
+    expect((await sweepSlots(0, endOf(1) + DAY_MS, options(4))).from).toBe(2);
+    expect(await wholes()).toEqual([false, true, true, true]);
+    expect(await store.content(written!)).not.toBeNull();
+    expect((await sweepSlots(2, endOf(2) + DAY_MS, options(4))).from).toBe(3);
+    expect(await store.content(written!)).toBeNull();
+    expect(await wholes()).toEqual([false, true, false, true]);
+  });
+
+  it('stay when an epoch that names them is sealed meanwhile', async () => {
+    await seal(0, 2);
+    const [written] = [...countedAfter(2).values()];
+    let asked = 0;
+    let sealed = 2;
+    const sweep = sweepSlots(0, endOf(1) + DAY_MS, {
+      ...options(2),
+      sealingEpoch: () => (asked++ === 0 ? 2 : sealed),
+      counted: () => countedAfter(sealed),
+    });
+    await seal(2, 3);
+    sealed = 3;
+    await sweep;
+    expect(await store.content(written!)).not.toBeNull();
+    expect(await isWhole(2)).toBe(true);
+  });
+
+  it('stay when a close that is not sealed yet has pinned the same bytes', async () => {
+    await seal(0, 4);
+    const { slotList } = disk.sealed[3]!.sealed.value;
+    const { digest } = slotList.find((entry) => disk.contents.get(entry.digest)!.length > 0)!;
+    await store.commit({ contents: [{ digest, epoch: 4, bytes: disk.contents.get(digest)! }] });
+    await sweepSlots(0, endOf(3) + DAY_MS, options(4));
+    expect(drops.flat()).toContain(digest);
+    expect(await store.content(digest)).not.toBeNull();
+  });
+
+  it('go again after a crash, a bounded number at a time', async () => {
+    await seal(0, 4);
+    await expect(
+      sweepSlots(0, endOf(3) + DAY_MS, options(4, { drop: () => Promise.reject(new WaggleError('STORE_FULL')) })),
+    ).rejects.toMatchObject({ code: 'STORE_FULL' });
+    expect(await wholes()).toEqual([true, true, true, true]);
+    await sweepSlots(0, endOf(3) + DAY_MS, options(4));
+    const after = await wholes();
+    expect((await sweepSlots(0, endOf(3) + DAY_MS, options(4))).from).toBe(4);
+    expect(await wholes()).toEqual(after);
+    const far = await sweepSlots(0, endOf(5_000) + DAY_MS, options(4, { sealingEpoch: () => 5_000 }));
+    expect(far.from).toBe(EPOCHS_PER_SWEEP_MAX);
+  });
+});
