@@ -21,12 +21,22 @@ const identityOf = (replica, run, clock) =>
   new Identity({ crypto: nodeCrypto, random: entropy, signerFromSeed, clock, replica, run });
 
 /** Founds a cluster with that many customers, a key each, written as the node writes them. */
-export async function fillDirectory(path, customers) {
+export async function fillDirectory(path, customers, { epochMs = 3_600_000, sealGraceMs = 900_000 } = {}) {
   const data = openDataDirectory(path);
   const store = await openStore({ directory: data.path });
   const loaded = await store.load();
-  const founding = { name: 'bench.example', epochMs: 3_600_000, sealGraceMs: 900_000 };
-  const standing = await takeStanding(data.path, store, loaded.meta, founding, entropy, Date.now());
+  const { standing } = await takeStanding({
+    directory: data.path,
+    store,
+    meta: loaded.meta,
+    founding: { name: 'bench.example', epochMs, sealGraceMs },
+    invite: null,
+    isMoved: false,
+    random: entropy,
+    clock: systemClock,
+    // Nobody is there yet.
+    openTransport: async () => ({}),
+  });
   const hlc = new HybridClock();
   const identity = identityOf(standing.replica, standing.run, hlc);
   const driver = await Driver.start({

@@ -22,7 +22,7 @@ const run = promisify(execFile);
 const VERIFY = join(root, 'apps', 'verify', 'bin', 'waggle-verify.js');
 const MINUTE_MS = 60_000;
 const EPOCH_MS = 2_000;
-const CHANGES = 200;
+const CHANGES = 1_000;
 
 const goIsHere = await run('go', ['version']).then(
   () => true,

@@ -1,4 +1,5 @@
 import type { Epoch, Random, ReplicaId } from '../../packages/protocol/src/base/index.ts';
+import { quorumOf } from '../../packages/protocol/src/sealing/index.ts';
 import { MemoryDisk } from '../../packages/protocol/test/member/disk.ts';
 import { copyOf, withoutOwn } from './backup.ts';
 import type { SimNode, World } from './node.ts';
@@ -313,11 +314,18 @@ export class Faults {
     for (const [replica, last] of this.#outgoing) this.#settle(replica, last);
     const isVoter = chain.roster.some(({ replica }) => replica === node.replica);
     const members = this.#nodes.filter(({ standing }) => standing === 'member');
+    // The last seal may be on its disk alone.
+    const voters = members.filter(
+      (other) =>
+        other !== node &&
+        other.disk.chain.epoch === chain.epoch &&
+        chain.roster.some(({ replica }) => replica === other.replica),
+    );
     return (
       node.standing === 'member' &&
       this.#outgoing.size === 0 &&
       members.length > 1 &&
-      (!isVoter || chain.roster.length >= 3)
+      (!isVoter || (chain.roster.length >= 3 && voters.length >= quorumOf(chain.roster)))
     );
   }
 

@@ -23,7 +23,7 @@ import {
   type Write,
 } from '../../packages/protocol/src/member/index.ts';
 import type { MemberKey } from '../../packages/protocol/src/membership/index.ts';
-import type { Cluster } from '../../packages/protocol/src/sealing/index.ts';
+import { compute, type Cluster } from '../../packages/protocol/src/sealing/index.ts';
 import { MemoryDisk } from '../../packages/protocol/test/member/disk.ts';
 import { cheapCrypto, keysOf, replicaOf, usageOf } from '../../packages/protocol/test/member/harness.ts';
 import type { Agenda } from './agenda.ts';
@@ -149,6 +149,8 @@ export class SimNode implements Station {
         log,
         cosigner: this.#watched(cosigner),
         hlc: this.#hlc,
+        // Every other machine takes its time with what a large epoch would take.
+        inlineBytes: this.index % 2 === 0 ? 0 : undefined,
       },
       { ...this.disk.load(), ...this.#welcome },
     );
@@ -233,7 +235,7 @@ export class SimNode implements Station {
   }
 
   #carry(effect: MemberEffect): void {
-    const { network, trace, watch, mutation } = this.#world;
+    const { network, random, trace, watch, mutation } = this.#world;
     switch (effect.type) {
       case 'persist':
         return this.#persist(effect.batch);
@@ -276,6 +278,14 @@ export class SimNode implements Station {
           type: 'sealedRead',
           to,
           epochs: this.disk.sealedFrom(from).slice(0, SHOWN_MAX),
+        }));
+      }
+      case 'compute': {
+        const { name, job } = effect;
+        return this.#later(random.below(100), () => ({
+          type: 'computed',
+          name,
+          result: compute(job, mutation === 'otherSalts' && this.index === 1 ? OTHER_CRYPTO : cheapCrypto),
         }));
       }
       case 'stage':

@@ -23,7 +23,7 @@ export class Operator {
     const fact = facts.admit(cluster, name, random);
     this.#tell(replica, ['admitted', 'retired', 'banned'], fact, () => {
       if (node.replica !== replica || node.standing !== 'joining') return;
-      const host = this.#members().find(({ disk, replica: writer }) => disk.control.has(`${writer}/${fact.key}`));
+      const host = this.#members().find(({ disk }) => [...disk.control.values()].some(({ key }) => key === fact.key));
       if (host === undefined) return;
       node.welcome(host);
       node.start();

@@ -68,7 +68,7 @@ export class RegisterWatch {
     const now = new Map<string, number>([...control.vector(), ...usage.vector()]);
     for (const [writer, upTo] of this.#vectors.get(process) ?? [])
       demand(
-        (now.get(writer) ?? 0) >= upTo || this.#isForgotten(ahead, writer),
+        (now.get(writer) ?? 0) >= upTo || this.#isForgotten(ahead, writer, upTo),
         12,
         () => `${process}: ${writer} went back from ${upTo}`,
       );
@@ -119,8 +119,9 @@ export class RegisterWatch {
   }
 
   /** Whether a writer may leave the vectors: a run with a successor, of which all is counted. */
-  #isForgotten(ahead: MemoryDisk, writer: string): boolean {
-    const written = this.#written.usage.get(writer);
+  #isForgotten(ahead: MemoryDisk, writer: string, upTo: number): boolean {
+    // What was written beyond is not held here: it brings the run back when it comes.
+    const written = this.#written.usage.get(writer)?.slice(0, upTo);
     if (written === undefined) return false;
     const { replica, run } = parseUsageWriter(writer);
     const newest = new Map(written.map((register) => [register.key, register]));
@@ -171,7 +172,7 @@ function isExpired(key: string, sealingEpoch: Epoch): boolean {
 }
 
 function dumpOf<R extends { readonly key: string; readonly version: number }, W extends string>(
-  registers: { writers(): W[]; of(writer: W): Iterable<R> },
+  registers: { writers(): readonly W[]; of(writer: W): Iterable<R> },
   isKept: (register: R, writer: W) => boolean,
   says: (register: R) => string,
 ): string {

@@ -1,5 +1,6 @@
 import { seededRandom } from '../../packages/protocol/src/base/index.ts';
 import { ZERO_USAGE, equalUsage } from '../../packages/protocol/src/lattice/index.ts';
+import { REGISTERS_KEPT_EPOCHS, type SealedEpoch } from '../../packages/protocol/src/sealing/index.ts';
 import { cheapCrypto } from '../../packages/protocol/test/member/harness.ts';
 import { Agenda } from './agenda.ts';
 import { foundCluster, nameOf } from './cluster.ts';
@@ -188,6 +189,8 @@ class Simulation {
     const nodes = this.#nodes;
     const opens = nodes.map(({ member }) => member?.openEpoch ?? -1);
     const [first] = nodes;
+    const notes = new Map(first!.disk.seals.map(({ sealed }) => [sealed.epoch, sealed.checkpoint]));
+    const isSame = ({ epoch, checkpoint }: SealedEpoch): boolean => checkpoint === notes.get(epoch);
     for (const { name, member, disk } of nodes) {
       if (member === undefined) return `${name} is not up`;
       if (new Set(opens).size > 1) return `the open epochs are ${opens.join()}`;
@@ -197,6 +200,9 @@ class Simulation {
       for (const kind of ['control', 'usage'] as const)
         if (member.registers[kind].digest(cheapCrypto) !== first!.member!.registers[kind].digest(cheapCrypto))
           return `${name} and ${first!.name} differ in ${kind}`;
+      const other = disk.seals.slice(-REGISTERS_KEPT_EPOCHS).find(({ sealed }) => !isSame(sealed));
+      if (other !== undefined)
+        return `${name} and ${first!.name} have other signatures under epoch ${other.sealed.epoch}`;
     }
     return null;
   }

@@ -1,6 +1,7 @@
 import { verifyBundle, packBundle, unpackBundle, type Verified } from '../../packages/protocol/src/audit/index.ts';
 import {
   digestOf,
+  fromUtf8,
   hex,
   WaggleError,
   type CustomerId,
@@ -17,9 +18,17 @@ import {
   parseBallotState,
   parseClose,
   quorumOf,
+  unpackStatements,
   type Cluster,
 } from '../../packages/protocol/src/sealing/index.ts';
-import { encodeSlot, slotName, sortRows, type Slot, type SlotId } from '../../packages/protocol/src/usage/index.ts';
+import {
+  encodeSlot,
+  parseSlot,
+  slotName,
+  sortRows,
+  type Slot,
+  type SlotId,
+} from '../../packages/protocol/src/usage/index.ts';
 import { bundleOf } from '../../packages/protocol/test/member/bundle.ts';
 import { MemoryDisk, type SealedRecord } from '../../packages/protocol/test/member/disk.ts';
 import { cheapCrypto, sealedUsage } from '../../packages/protocol/test/member/harness.ts';
@@ -96,7 +105,8 @@ export class Watch {
   alarm(node: SimNode, effect: MemberEffect): void {
     if (effect.type === 'alarm') {
       const { what }: { readonly what: string } = effect.alarm;
-      if (what === 'clockAhead') return;
+      // Of a clock that is wrong: this node's, or another's.
+      if (what === 'clockAhead' || what === 'clockApart') return;
       if (what === 'overtaken' && this.registers.hasGoneBack(node.replica)) return;
       if ((what === 'retired' || what === 'banned') && this.#isOut(node)) return;
     }
@@ -181,7 +191,7 @@ export class Watch {
 
   written(node: SimNode, batch: Batch): void {
     const own = batch.control.filter(({ replica }) => replica === node.replica);
-    if (!this.registers.hasGoneBack(node.replica)) for (const row of own) this.#writtenControl(node, row);
+    for (const row of own) this.#writtenControl(node, row);
     for (const { replica, run, epoch, customer, sku, version, usage } of batch.usage) {
       // Its earlier runs write no more: what it has of them may have come back from others.
       if (replica !== node.replica || run !== node.disk.run) continue;
@@ -194,10 +204,13 @@ export class Watch {
   }
 
   #writtenControl(node: SimNode, { key, version, value }: ControlRegister): void {
-    const isOnce = /^(close|seal)\//.test(key);
-    const [before] = isOnce ? this.registers.written('control', node.replica, key) : [];
-    demand(before === undefined, 7, () => `${node.name} says ${key} twice: ${before?.says}, then ${value}`);
-    this.registers.record('control', node.replica, { key, version, says: value });
+    // Whose disk went back unnoticed may write other things under the versions that it lost; as a voter it counts all the same.
+    if (!this.registers.hasGoneBack(node.replica)) {
+      const isOnce = /^(close|seal)\//.test(key);
+      const [before] = isOnce ? this.registers.written('control', node.replica, key) : [];
+      demand(before === undefined, 7, () => `${node.name} says ${key} twice: ${before?.says}, then ${value}`);
+      this.registers.record('control', node.replica, { key, version, says: value });
+    }
     if (!key.startsWith('ballot/')) return;
     const epoch = Number(key.slice('ballot/'.length));
     this.#votes.wrote(epoch, node.replica, parseBallotState(JSON.parse(value) as never), () =>
@@ -300,7 +313,7 @@ export class Watch {
     for (const entry of sealed.value.slotList) {
       const name = slotName(entry);
       const truth = this.#truth.get(name)?.rows;
-      for (const { customer, sku, usage } of contents.get(name)!) {
+      for (const { customer, sku, usage } of parseSlot(contents.get(name)!)) {
         const written = truth?.get(usageKey(entry.epoch, customer, sku))?.usage ?? ZERO_USAGE;
         demand(atLeast(written, usage), 2, () => `${name} has more of ${customer} ${sku} than was written`);
       }
@@ -368,8 +381,9 @@ export class Watch {
   conserved(node: SimNode): void {
     const sealed = new Map<string, Usage>();
     for (const { sealed: each } of node.disk.seals)
-      for (const { customer, text } of each.outcome.statements) {
-        const usages = Object.values((JSON.parse(text) as { usage: Record<string, Usage> }).usage);
+      for (const { customer, bytes } of unpackStatements(each.outcome.statements)) {
+        const { usage } = JSON.parse(fromUtf8(bytes)) as { usage: Record<string, Usage> };
+        const usages = Object.values(usage);
         sealed.set(customer, usages.reduce(addUsage, sealed.get(customer) ?? ZERO_USAGE));
       }
     const { unsealed } = node.member!;

@@ -1,10 +1,12 @@
-import { base64, hex, type ReplicaId } from '@waggle/protocol/base';
-import type { Authority, InviteAddress } from '@waggle/protocol/authority';
-import { INVITE_ADDRESSES_MAX } from '@waggle/protocol/authority';
+import { base64, hex, WaggleError, type ReplicaId } from '@waggle/protocol/base';
+import type { Authority, InviteAddress, RosterWarning } from '@waggle/protocol/authority';
+import { INVITE_ADDRESSES_MAX, ROSTER_MAX } from '@waggle/protocol/authority';
 import type { MemberState, MemberView } from '@waggle/protocol/membership';
 import type { Lag } from '@waggle/protocol/replication';
-import { quorumOf, type Roster } from '@waggle/protocol/sealing';
+import { quorumOf, type Evidence, type Roster } from '@waggle/protocol/sealing';
+import type { ApartClock } from '@waggle/protocol/member';
 import type { NodeEntry } from '@waggle/runtime';
+import { clockText } from './alarms.ts';
 
 /** What a node knows of its cluster; the driver is one. Two nodes may know different things at the same time. */
 export interface ClusterSource {
@@ -14,9 +16,15 @@ export interface ClusterSource {
   readonly authority: Pick<Authority, 'admittedReplicas' | 'statusOf'>;
   /** Of the epoch to be sealed next. */
   readonly roster: Roster;
+  /** What is to be known of the roster after the next seal. */
+  readonly rosterWarnings: readonly RosterWarning[];
   readonly directory: ReadonlyMap<ReplicaId, NodeEntry>;
   readonly openEpoch: number;
   readonly sealingEpoch: number;
+  /** Members whose clocks are more than a minute from their median, this node too. */
+  readonly apartClocks: readonly ApartClock[];
+  /** What others wrote about sealing that no correct node writes. */
+  readonly evidence: readonly Evidence[];
   /** ms since all that a member had to show was held here; null if that has not been since the start. */
   lag(replica: ReplicaId): Lag;
   /** Who is known to hold this replica's registers up to a version, itself left out. */
@@ -68,6 +76,18 @@ export function memberEntries(source: ClusterSource): MemberEntry[] {
     };
   });
 }
+
+/**
+ * Whether this node holds all that a member had which knows the cluster's customers. Two newcomers that know nothing are level
+ * with each other, too.
+ */
+export const hasCaughtUp = (source: ClusterSource): boolean =>
+  source.members.some(
+    ({ replica }) =>
+      replica !== source.standing.replica &&
+      source.directory.get(replica)?.informed === true &&
+      source.lag(replica).control !== null,
+  );
 
 /** Those that are reachable, this node among them. */
 export const liveEntries = (source: ClusterSource): MemberEntry[] => memberEntries(source).filter(isLive);
@@ -156,28 +176,99 @@ export function alarmsOf(source: ClusterSource): string[] {
   const waiting = source.openEpoch - source.sealingEpoch;
   return [
     ...(own === 'admitted' ? [] : [`This node was ${own}.`]),
-    ...votersAlarms(entries, source.roster),
+    ...votersAlarms(source, entries),
+    ...source.rosterWarnings.flatMap((warning) => (warning.type === 'rosterOfTwo' ? [] : [rosterText(warning)])),
     ...late.map(({ replica }) => `Replica ${replica} answers, but has not been in step for ${LAG_MS_MAX / 1000} s.`),
     ...(waiting > WAITING_EPOCHS_MAX ? [`${waiting} epochs have ended and wait to be sealed.`] : []),
+    ...clockAlarms(source),
+    ...source.evidence.map(evidenceText),
   ];
 }
 
-function votersAlarms(entries: readonly MemberEntry[], roster: Roster): string[] {
-  const gone = entries.filter((entry) => entry.votes && !isLive(entry));
-  const quorum = quorumOf(roster);
-  const reachable = roster.length - gone.length;
+const clockAlarms = ({ standing, apartClocks }: ClusterSource): string[] =>
+  apartClocks.map(({ replica, aheadMs }) => {
+    const text = clockText(replica === standing.replica ? null : replica, aheadMs);
+    return `${text}: check it, epochs close by it.`;
+  });
+
+const EVIDENCE: Record<Evidence['what'], string> = {
+  malformed: 'wrote a close, ballot or seal that is not of its form, or named a content that is not what it says',
+  closedTwice: 'closed its slot twice, with other figures',
+  ahead: 'writes of epochs that are far from having begun: look at its clock',
+  noVote: 'voted without a vote',
+  otherRoot: 'signed another root than the one that was chosen',
+};
+
+/** What was refused, and by whom it came. */
+const evidenceText = ({ epoch, replica, what, code }: Evidence): string =>
+  `${replica === null ? 'Somebody' : `Replica ${replica}`} ${EVIDENCE[what]}, in epoch ${epoch} (${code}): it was refused.`;
+
+/** Of the voters on the epoch to be sealed next: who is reachable, and who is not and why. Banned ones connect no more. */
+function votersOf({ roster, authority }: ClusterSource, entries: readonly MemberEntry[]) {
+  const states = new Map(entries.map((entry) => [entry.replica, entry]));
+  const gone = roster.flatMap(({ replica }) => {
+    const entry = states.get(replica);
+    if (authority.statusOf(replica) === 'banned') return [{ replica, why: 'was banned' }];
+    return entry !== undefined && isLive(entry) ? [] : [{ replica, why: `is ${entry?.state ?? 'unheard'}` }];
+  });
+  return { gone, reachable: roster.length - gone.length, quorum: quorumOf(roster) };
+}
+
+function votersAlarms(source: ClusterSource, entries: readonly MemberEntry[]): string[] {
+  const { roster } = source;
+  const { gone, reachable, quorum } = votersOf(source, entries);
   const alarms = gone.map(
-    ({ replica, state }) => `Replica ${replica} may vote and is ${state}: every seal waits for it until its deadline.`,
+    ({ replica, why }) => `Replica ${replica} may vote and ${why}: every seal waits for it until its deadline.`,
   );
   if (reachable < quorum)
     alarms.push(`${reachable} of ${roster.length} voters are reachable: no epoch is sealed until ${quorum} are.`);
-  return roster.length === 2 ? [...alarms, TWO_VOTERS] : alarms;
+  const isOfTwo = roster.length === 2 || source.rosterWarnings.some(({ type }) => type === 'rosterOfTwo');
+  return isOfTwo ? [...alarms, TWO_VOTERS] : alarms;
+}
+
+/** Who votes, or does not, other than its status says. */
+function rosterText({ type, replica }: Exclude<RosterWarning, { readonly type: 'rosterOfTwo' }>): string {
+  switch (type) {
+    case 'lastStays':
+      return `Replica ${replica} was put out and votes on: nobody else would. Let others join.`;
+    case 'waitsForThird':
+      return `Replica ${replica} counts, and does not vote until a third node has joined.`;
+    case 'rosterFull':
+      return `Replica ${replica} counts, and does not vote: ${ROSTER_MAX} others do.`;
+    case 'inviteUsed':
+      return `Replica ${replica} counts, and does not vote: others had used up its invite at the same time. Let it join anew with another.`;
+  }
 }
 
 const TWO_VOTERS = 'Of two voters both are needed, and one lost disk ends sealing: let a third join.';
 
-/** What to say when a voter is put out. */
-export function rosterWarnings({ roster, authority }: ClusterSource): string[] {
+/** What to say when a voter was put out. */
+export function rosterWarnings(source: ClusterSource): string[] {
+  const { roster, authority } = source;
   const staying = roster.filter(({ replica }) => authority.statusOf(replica) === 'admitted');
-  return staying.length === 2 ? [TWO_VOTERS] : [];
+  const { reachable, quorum } = votersOf(source, memberEntries(source));
+  const stuck =
+    `It takes effect once an epoch is sealed, which takes ${quorum} of the ${roster.length} voters: ${reachable} are reachable. ` +
+    'Until the others are back, nothing is sealed.';
+  return [...(staying.length === 2 ? [TWO_VOTERS] : []), ...(reachable < quorum ? [stuck] : [])];
+}
+
+/**
+ * Throws `BAN_REFUSED` where banning a replica leaves fewer voters than the epoch to be sealed next takes: the roster only changes
+ * with a seal, so that no later one would come.
+ */
+export function demandQuorumWithout(source: ClusterSource, replica: ReplicaId): void {
+  const { roster, authority } = source;
+  if (roster.every((entry) => entry.replica !== replica)) return;
+  const live = new Set(liveEntries(source).map((entry) => entry.replica));
+  const left = roster.filter(
+    (entry) => entry.replica !== replica && live.has(entry.replica) && authority.statusOf(entry.replica) === 'admitted',
+  ).length;
+  const quorum = quorumOf(roster);
+  if (left >= quorum) return;
+  throw new WaggleError(
+    'BAN_REFUSED',
+    `Expected ${quorum} of the ${roster.length} voters to be left and reachable, which every seal takes, received a ban that ` +
+      `leaves ${left}: let others join and wait until they vote, or ban it all the same with force (--force)`,
+  );
 }

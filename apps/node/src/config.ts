@@ -3,7 +3,6 @@ import { isIPv4 } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import type { LevelWithSilent } from 'pino';
-import { INVITE_PREFIX } from '@waggle/protocol/authority';
 import { WaggleError } from '@waggle/protocol/base';
 import { EPOCH_MS_MAX, EPOCH_MS_MIN, ORIGIN_NAME_PATTERN } from '@waggle/protocol/sealing';
 import { isOwnToken } from '@waggle/identity';
@@ -18,7 +17,7 @@ export interface Config {
   readonly swarm: { readonly host: string; readonly port: number };
   /** What members dial; null: the address it listens on. */
   readonly swarmAdvertise: { readonly host: string; readonly port: number } | null;
-  /** First start only: the invite to join a cluster with; null: a cluster is founded. */
+  /** First start only: the invite to join a cluster with, or where it is, `-` or `@PATH`; null: a cluster is founded. */
   readonly join: string | null;
   /** Rack or room; null if none. */
   readonly zone: string | null;
@@ -73,7 +72,6 @@ export interface Setting<T> {
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 const DAY_MS = 86_400_000;
 const MIB = 2 ** 20;
-const STANDARD_INPUT = 0;
 
 /** A whole number in a range, both ends included. */
 const whole = (min: number, max: number) => ({
@@ -100,15 +98,14 @@ function parseSwarmAddress(text: string, portMax: number): Config['swarm'] | und
 const parseBoolean = (text: string): boolean | undefined =>
   text === 'true' || text === 'false' ? text === 'true' : undefined;
 
-/** The text of an invite; read from where the setting says, if it says so. */
+/** Characters of an invite: eight addresses take about 900. */
+const INVITE_LENGTH_MAX = 4_096;
+
+/** An invite as it was given, or where it is to be read, as `-` or `@` and an absolute path: read when it is needed (join.ts). */
 function parseJoin(text: string, directory: string): string | undefined {
-  if (text !== '-' && !text.startsWith('@')) return text.startsWith(INVITE_PREFIX) ? text : undefined;
-  try {
-    const read = readFileSync(text === '-' ? STANDARD_INPUT : resolve(directory, text.slice(1)), 'utf8').trim();
-    return read.startsWith(INVITE_PREFIX) ? read : undefined;
-  } catch {
-    return undefined;
-  }
+  if (text.startsWith('@'))
+    return text.length === 1 || text.includes('\0') ? undefined : `@${resolve(directory, text.slice(1))}`;
+  return text.length <= INVITE_LENGTH_MAX && /^[!-~]+$/.test(text) ? text : undefined;
 }
 
 function parseUrl(text: string): string | undefined {
@@ -164,7 +161,7 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Config[Name]> }
     fallback: '',
     shown: 'none: a cluster is founded',
     description:
-      'first start only: joins a cluster by this invite; `-` reads it from standard input, `@FILE` from a file',
+      'first start only: joins a cluster by an invite; `-` reads it from standard input, `@FILE` from a file',
     expected: 'an invite as `waggle invite` prints it, `-` for standard input, or `@` and the path of a file',
     parse: orNull(parseJoin),
     isSecret: true,

@@ -39,7 +39,8 @@ export async function start(config: Config): Promise<void> {
 
   await tryAddress(config);
   const metrics = new Metrics();
-  if (config.join !== null) logger.info({ data: config.data }, 'asking to join the cluster');
+  if (config.join !== null)
+    logger.info({ data: config.data }, 'invite given: it is used if this node is no member yet');
   const node = await Node.open(config, observe(logger, metrics, die));
   const readiness = new Readiness(node);
   const server = buildServer(node, { logger, metrics, readiness });
@@ -158,7 +159,8 @@ async function stop(signal: Signal, { node, server, logger, readiness }: Stoppab
   const cut = setTimeout(() => server.server.closeAllConnections(), FINISH_MS_MAX);
   await server.close();
   clearTimeout(cut);
-  await node.close();
+  if (!(await node.close()))
+    logger.warn({ data: node.config.data }, 'no member that is reachable holds the last usage: keep this disk');
   logger.info('stopped');
   process.exit(0);
 }

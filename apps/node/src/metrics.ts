@@ -134,6 +134,11 @@ export class Metrics implements Pick<
     this.#gauge('customers', 'Customers, deleted ones included.', () => identity.customers);
     this.#gauge('quarantined_registers', 'Fields ahead of the local clock.', () => identity.quarantined);
     this.#gauge('refused_registers', 'Malformed registers that were left out.', () => identity.refused);
+    this.#gauge(
+      'sealing_evidence',
+      'What others wrote about sealing that no correct node writes; the first 64 since the start.',
+      () => driver.evidence.length,
+    );
     this.#watchCluster(driver);
     const sizes = new Gauge({
       name: 'waggle_store_bytes',

@@ -28,8 +28,12 @@ import {
 } from '@waggle/runtime';
 import { openTransport, type Transport } from '@waggle/runtime/transport';
 import type { Config } from './config.ts';
+import { StandingAlarms } from './alarms.ts';
+import { hasCaughtUp } from './cluster.ts';
+import { inviteOf } from './join.ts';
 import { Presence } from './presence.ts';
 import { Relay } from './relay.ts';
+import { Settling } from './settling.ts';
 import { Work } from './work.ts';
 
 /** What a node tells whoever watches it: metrics and logs. */
@@ -81,6 +85,7 @@ interface Parts {
   readonly pool: Pool;
   readonly data: DataDirectory;
   readonly observer: Observer;
+  readonly alarms: StandingAlarms;
   readonly isInformed: boolean;
 }
 
@@ -93,6 +98,8 @@ export class Node {
   readonly driver: Driver;
   readonly pool: Pool;
   readonly work: Work;
+  /** What was found since the start and still holds. */
+  readonly alarms: StandingAlarms;
   readonly clock = systemClock;
   /** Path of the file with the operator token, if this node made it. */
   readonly operatorTokenFile: string;
@@ -106,6 +113,9 @@ export class Node {
   /** Epochs below have no slots any more that their age does not allow. */
   #sweptBefore: Epoch = 0;
   #isInformed: boolean;
+  readonly #settling: Settling;
+  /** Whether it is on disk that this replica was overtaken: the next start must know. */
+  #isOvertakenKept = false;
   #stopTicking: Cancel | undefined;
   #isDraining = false;
 
@@ -119,6 +129,7 @@ export class Node {
     pool,
     data,
     observer,
+    alarms,
     isInformed,
   }: Parts) {
     this.config = config;
@@ -128,10 +139,20 @@ export class Node {
     this.driver = driver;
     this.pool = pool;
     this.#transport = transport;
-    this.#presence = new Presence({ driver, clock: this.clock, load: () => this.load });
+    this.#presence = new Presence({
+      driver,
+      clock: this.clock,
+      load: () => this.load,
+      isInformed: () => this.#isOnceInformed,
+    });
+    this.alarms = alarms;
     this.#data = data;
     this.#observer = observer;
     this.#isInformed = isInformed;
+    const { replica } = standing;
+    // A newcomer is not informed before it has heard somebody anyway.
+    const hasOthers = isInformed && driver.authority.admittedReplicas().some((other) => other.replica !== replica);
+    this.#settling = new Settling({ clock: this.clock, hasOthers, hasCaughtUp: () => hasCaughtUp(driver) });
     this.operatorTokenFile = join(data.path, OPERATOR_TOKEN_FILE);
     this.work = new Work(this);
   }
@@ -161,7 +182,7 @@ export class Node {
         store,
         meta: loaded.meta,
         founding: { name: config.origin, epochMs: config.epochMs, sealGraceMs: config.sealGraceMs },
-        invite: config.join,
+        invite: inviteOf(config.join),
         isMoved: config.dataMoved,
         random: entropy,
         clock: systemClock,
@@ -184,6 +205,7 @@ export class Node {
       const clock = new HybridClock(hlc === undefined ? undefined : parseHlc(hlc));
       const { replica, run } = standing;
       const identity = new Identity({ crypto: nodeCrypto, random: entropy, signerFromSeed, clock, replica, run });
+      const alarms = new StandingAlarms();
       const driver = await Driver.start({
         store,
         loaded,
@@ -197,10 +219,7 @@ export class Node {
         onMember: observer.member,
         onMisbehaviour: observer.misbehaviour,
         onAlarm: (alarm) => {
-          if (alarm.what === 'overtaken')
-            store
-              .commit({ meta: [[META.overtaken, replica]] })
-              .catch((error: unknown) => observer.fatal(error as WaggleError));
+          alarms.raise(alarm);
           observer.alarm(alarm);
         },
         onFatal: observer.fatal,
@@ -233,7 +252,19 @@ export class Node {
       undo.push(() => pool.close());
       const isFounder = standing.cluster.genesis.roster.some((entry) => entry.replica === standing.replica);
       const isInformed = isFounder || loaded.meta.has(INFORMED);
-      const node = new Node({ config, standing, store, identity, driver, transport, pool, data, observer, isInformed });
+      const node = new Node({
+        config,
+        standing,
+        store,
+        identity,
+        driver,
+        transport,
+        pool,
+        data,
+        observer,
+        alarms,
+        isInformed,
+      });
       if (isFounder) await node.#ensureOperatorToken();
       driver.attach(transport);
       node.#tick();
@@ -255,11 +286,20 @@ export class Node {
   }
 
   /**
-   * Whether it knows the cluster's customers: a newcomer does once it has had all that some other member had, and from then on,
-   * cut off or not.
+   * Whether it knows the cluster's customers: a newcomer does once it has had all that a member had which does, and from then on,
+   * cut off or not, but for the first moments of a start.
    */
   get isInformed(): boolean {
-    if (!this.#isInformed && this.driver.hasCaughtUp) {
+    return this.#isOnceInformed && !this.isSettling;
+  }
+
+  /** Whether it has just started again and may not have heard yet which keys were made and revoked last. */
+  get isSettling(): boolean {
+    return !this.#settling.isOver;
+  }
+
+  get #isOnceInformed(): boolean {
+    if (!this.#isInformed && hasCaughtUp(this.driver)) {
       this.#isInformed = true;
       // What others sent is written within a second: by then it is on disk, and a restart does not forget it.
       this.clock.after(INFORMED_MS, () => {
@@ -284,13 +324,14 @@ export class Node {
   /**
    * Runs a management command: what it decides is on disk and folded when this resolves, with the version of this replica's
    * registers that others must hold to have it. One at a time, because commands decide by what is folded. Throws what the command
-   * throws, and `STORE_FULL`, `STORE_FAILED`, `STORE_BUSY` or `DRAINING`.
+   * throws, and `STORE_FULL`, `STORE_FAILED`, `STORE_BUSY` or `DRAINING`; `NOT_READY` where this replica was overtaken.
    */
   manage<T extends { readonly writes: readonly Write[] }>(
     actor: Context['actor'],
     command: (context: Context) => T,
   ): Promise<T & { readonly version: number }> {
     const result = this.#managing.then(async () => {
+      if (this.alarms.isOvertaken) throw overtaken();
       const done = command({ actor, nowMs: this.clock.nowMs() });
       const version = await this.driver.write(done.writes);
       return { ...done, version };
@@ -304,19 +345,24 @@ export class Node {
     this.#isDraining = true;
   }
 
-  /** Ends the work in flight, writes everything, hands the last usage to another member, leaves and gives the data directory up. */
-  async close(): Promise<void> {
+  /**
+   * Ends the work in flight, writes everything, hands the last usage to another member, leaves and gives the data directory up.
+   * Gives whether a member that is reachable holds it all; true if nobody else belongs to the cluster.
+   */
+  async close(): Promise<boolean> {
     this.drain();
     await this.pool.close();
     await this.work.idle();
     this.#stopTicking?.();
     await this.#managing;
     await this.#keeping;
-    await this.driver.leave(LEAVE_MS_MAX);
+    await this.#keepOvertaken();
+    const isHeld = await this.driver.leave(LEAVE_MS_MAX);
     await this.driver.close();
     await this.#transport.close();
     await this.store.close();
     this.#data.close();
+    return isHeld;
   }
 
   /** Once a second: lets what was quarantined in when its time has come, says how busy it is, and moves old records out. */
@@ -324,10 +370,23 @@ export class Node {
     const nowMs = this.clock.nowMs();
     this.identity.tick(nowMs);
     void this.isInformed;
+    void this.#keepOvertaken();
     // A node that cannot write has said so; the next tick tries again.
     this.#presence.tick().catch(() => undefined);
     this.#keepHouse(nowMs);
     this.#stopTicking = this.clock.after(TICK_MS, () => this.#tick());
+  }
+
+  /** Writes down that this replica was overtaken. On a full disk the next tick tries again. */
+  async #keepOvertaken(): Promise<void> {
+    if (!this.alarms.isOvertaken || this.#isOvertakenKept) return;
+    this.#isOvertakenKept = true;
+    try {
+      await this.store.commit({ meta: [[META.overtaken, this.standing.replica]] });
+    } catch (error) {
+      this.#isOvertakenKept = false;
+      if (!(error instanceof WaggleError) || error.code !== 'STORE_FULL') this.#observer.fatal(error as WaggleError);
+    }
   }
 
   /** Moves old records out and drops old slots, when an epoch has become old enough. */
@@ -373,3 +432,10 @@ export class Node {
     });
   }
 }
+
+const overtaken = (): WaggleError =>
+  new WaggleError(
+    'NOT_READY',
+    'Expected a node that may change things; this one was put back from an older copy of its data and serves only: ask another ' +
+      'node, and start this one again with --join and a new invite',
+  );

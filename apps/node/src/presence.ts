@@ -23,6 +23,8 @@ export interface PresenceOptions {
   readonly driver: Pick<Driver, 'write' | 'directory' | 'standing'>;
   readonly clock: Clock;
   readonly load: () => NodeLoad;
+  /** Whether this node knows the cluster's customers. */
+  readonly isInformed: () => boolean;
 }
 
 /** Tells the others where this node is and how busy: its entry in the node directory. */
@@ -30,6 +32,10 @@ export class Presence {
   readonly #options: PresenceOptions;
   #self: Self | undefined;
   #isWriting = false;
+  /** What was announced is not on disk yet. */
+  #isStale = false;
+  /** When the last entry was written, in ms of the monotonic clock. */
+  #writtenMs = 0;
 
   constructor(options: PresenceOptions) {
     this.#options = options;
@@ -38,19 +44,25 @@ export class Presence {
   /** From now on the others are to know this. Resolves when it is on disk, and rejects when it cannot be written. */
   async announce(self: Self): Promise<void> {
     this.#self = self;
+    this.#isStale = true;
     await this.#write();
   }
 
-  /** Says how busy the node is if that has changed; to be called about once a second. */
+  /** Says what was refused before, and how busy the node is if that has changed; to be called about once a second. */
   async tick(): Promise<void> {
-    const { driver, clock, load } = this.#options;
+    const { driver, clock, load, isInformed } = this.#options;
     const entry = driver.directory.get(driver.standing.replica);
-    if (this.#self === undefined || this.#isWriting || entry === undefined) return;
-    if (clock.nowMs() - entry.writtenMs >= LOAD_MS_MIN && differ(entry.load, load())) await this.#write();
+    const isLoadDue = clock.monotonicMs() - this.#writtenMs >= LOAD_MS_MIN;
+    if (
+      this.#isStale ||
+      entry?.informed !== isInformed() ||
+      (isLoadDue && (entry === undefined || differ(entry.load, load())))
+    )
+      await this.#write();
   }
 
   async #write(): Promise<void> {
-    const { driver, clock, load } = this.#options;
+    const { driver, clock, load, isInformed } = this.#options;
     if (this.#self === undefined || this.#isWriting) return;
     const { address, url, zone, version } = this.#self;
     const entry: NodeEntry = {
@@ -61,11 +73,17 @@ export class Presence {
       protocols: [...new Set([VERSION_MAJOR_MIN, VERSION_MAJOR])],
       formats: FORMATS,
       load: load(),
+      informed: isInformed(),
       writtenMs: clock.nowMs(),
     };
     this.#isWriting = true;
+    this.#isStale = false;
     try {
       await driver.write([{ key: NODE_KEY, value: encodeNodeEntry(entry) }]);
+      this.#writtenMs = clock.monotonicMs();
+    } catch (error) {
+      this.#isStale = true;
+      throw error;
     } finally {
       this.#isWriting = false;
     }

@@ -7,15 +7,25 @@ const STALE_MS = 15_000;
 
 /** What readiness asks of a node. */
 export type Probed = Pick<Node, 'isDraining' | 'isInformed' | 'clock'> & {
-  readonly driver: Pick<Node['driver'], 'isFull'>;
+  readonly standing: Pick<Node['standing'], 'replica'>;
+  readonly driver: Pick<Node['driver'], 'isFull'> & {
+    readonly authority: Pick<Node['driver']['authority'], 'statusOf'>;
+  };
   readonly pool: Pick<Node['pool'], 'probe'>;
 };
 
-/** A node that has just joined. */
+/** A node that has just joined, or started again. */
 export const uninformed = (): WaggleError =>
   new WaggleError(
     'NOT_READY',
-    "Expected a node that knows the cluster's customers; this one joined and is still learning them",
+    "Expected a node that knows the cluster's customers; this one has joined or started and is still learning them",
+  );
+
+/** A node whose figures nobody takes any more. */
+const banned = (): WaggleError =>
+  new WaggleError(
+    'NOT_READY',
+    'Expected a member; the operator has banned this node, and what it counts reaches nobody',
   );
 
 /**
@@ -37,11 +47,12 @@ export class Readiness {
     this.#isLeaving = true;
   }
 
-  /** Null if ready, else why not: `DRAINING`, `STORE_FULL`, or `NOT_READY` when no worker works, or it knows no customers yet. */
+  /** Null if ready, else why not: `DRAINING`, `STORE_FULL`, or `NOT_READY` when no worker works, it knows no customers yet, or is banned. */
   async check(): Promise<WaggleError | null> {
-    const { isDraining, isInformed, driver, clock } = this.#node;
+    const { isDraining, isInformed, standing, driver, clock } = this.#node;
     if (isDraining || this.#isLeaving) return new WaggleError('DRAINING');
     if (driver.isFull) return new WaggleError('STORE_FULL');
+    if (driver.authority.statusOf(standing.replica) === 'banned') return banned();
     if (!isInformed) return uninformed();
     const ageMs = this.#last === null ? Number.POSITIVE_INFINITY : clock.monotonicMs() - this.#last.atMs;
     if (ageMs > FRESH_MS) this.#probing ??= this.#probe();

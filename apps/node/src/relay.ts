@@ -3,7 +3,7 @@ import type { Welcome } from '@waggle/runtime';
 import type { JoinHandlers, JoinLink, TransportHandlers } from '@waggle/runtime/transport';
 
 /** What the transport is opened with before there is a driver: it passes on what comes once there is one. */
-export class Relay implements TransportHandlers {
+export class Relay implements Required<TransportHandlers> {
   #driver: Omit<TransportHandlers, 'joiner'> | undefined;
   #welcome: Pick<Welcome, 'joiner'> | undefined;
 
@@ -26,6 +26,10 @@ export class Relay implements TransportHandlers {
 
   datagram(key: MemberKey, bytes: Uint8Array): void {
     this.#driver?.datagram(key, bytes);
+  }
+
+  farewell(key: MemberKey): Uint8Array | null {
+    return this.#driver?.farewell?.(key) ?? null;
   }
 
   joiner(link: JoinLink): JoinHandlers {

@@ -8,6 +8,8 @@ import type { NodeEntry } from '@waggle/runtime';
 import {
   alarmsOf,
   coverageOf,
+  demandQuorumWithout,
+  hasCaughtUp,
   inviteAddresses,
   inviteWarnings,
   liveEntries,
@@ -38,6 +40,7 @@ const said = (host: string, i: number): NodeEntry => ({
   protocols: [1],
   formats: [1],
   load: { workers: 2, running: 1, queued: 0 },
+  informed: true,
   writtenMs: 0,
 });
 
@@ -63,11 +66,14 @@ function clusterOf(
       statusOf: (replica) => all.find(({ i }) => idOf(i) === replica)?.status ?? 'admitted',
     },
     roster: all.filter(({ votes }) => votes !== false).map(({ i }) => entryOf(i)),
+    rosterWarnings: [],
     directory: new Map(
       all.flatMap(({ i, host }) => (host === null ? [] : [[idOf(i), said(host ?? `10.0.0.${i}`, i)] as const])),
     ),
     openEpoch: epochs.open,
     sealingEpoch: epochs.sealing,
+    evidence: [],
+    apartClocks: [],
     lag: (replica) => all.find(({ i }) => idOf(i) === replica)?.lag ?? { control: 10, usage: 20 },
     heldBy: () => all.filter(({ held }) => held === true).map(({ i }) => idOf(i)),
   };
@@ -100,6 +106,29 @@ describe('members', () => {
 
   it('hold a node that nobody has told of itself yet', () => {
     expect(liveEntries(clusterOf([{ state: 'unheard' }]))).toHaveLength(1);
+  });
+});
+
+describe('a newcomer', () => {
+  const source = (informed: boolean, lag: Lag, entries = true) => {
+    const base = clusterOf([{}, { lag }]);
+    const entry = { ...base.directory.get(idOf(1))!, informed };
+    return {
+      ...base,
+      directory: new Map([[idOf(0), base.directory.get(idOf(0))!], ...(entries ? [[idOf(1), entry] as const] : [])]),
+    };
+  };
+  const LEVEL = { control: 5, usage: null };
+
+  it('has caught up once it was level with a member that knows the customers', () => {
+    expect(hasCaughtUp(source(true, LEVEL))).toBe(true);
+    expect(hasCaughtUp(source(true, { control: null, usage: null }))).toBe(false);
+  });
+
+  it('learns nothing from another newcomer, from one it has not heard of, or from itself', () => {
+    expect(hasCaughtUp(source(false, LEVEL))).toBe(false);
+    expect(hasCaughtUp(source(true, LEVEL, false))).toBe(false);
+    expect(hasCaughtUp(clusterOf([{}]))).toBe(false);
   });
 });
 
@@ -185,6 +214,11 @@ describe('alarms', () => {
       [{}, { state: 'dead' }, { state: 'unheard' }],
       [/1{32} may vote/, /2{32} may vote/, /^1 of 3 voters .* until 2 are/],
     ],
+    [
+      'a banned voter is still counted',
+      [{}, { state: 'dead', status: 'banned' }],
+      [/1{32} may vote and was banned/, /^1 of 2 voters .* until 2 are/, /two voters/],
+    ],
     ['there are two voters', [{}, {}], [/two voters/]],
     ['a live member is not in step', [{}, {}, { lag: { control: 31_000, usage: 0 } }], [/2{32} answers, but/]],
     ['this node is retired', [{ status: 'retired', votes: false }, {}], [/^This node was retired/]],
@@ -200,8 +234,72 @@ describe('alarms', () => {
     expect(alarmsOf(clusterOf([{}], { open: 6, sealing: 3 }))).toEqual([expect.stringMatching(/^3 epochs/)]);
   });
 
+  it('name clocks that are wrong', () => {
+    const apartClocks = [
+      { replica: idOf(0), aheadMs: 61_000 },
+      { replica: idOf(1), aheadMs: -3_600_000 },
+    ];
+    expect(alarmsOf({ ...clusterOf([{}, {}, {}]), apartClocks })).toEqual([
+      expect.stringMatching(/^The clock of this node is 61 s ahead of the median of the members' clocks: /),
+      expect.stringMatching(/^The clock of replica 1{32} is 3600 s behind the median/),
+    ]);
+  });
+
+  it('name who wrote what no correct node writes', () => {
+    const evidence = [
+      { epoch: 7, replica: idOf(1), what: 'otherRoot', code: 'ROOT_MISMATCH' },
+      { epoch: 8, replica: null, what: 'malformed', code: 'DECODE_FAILED' },
+    ] as const;
+    expect(alarmsOf({ ...clusterOf([{}]), evidence })).toEqual([
+      expect.stringMatching(/^Replica 1{32} signed another root .*epoch 7/),
+      expect.stringMatching(/^Somebody wrote a close, ballot or seal .*epoch 8 \(DECODE_FAILED\)/),
+    ]);
+  });
+
+  it('say who votes, or does not, other than its status says, and of two voters once', () => {
+    const source = clusterOf([{}, {}]);
+    const warnings = [
+      { type: 'rosterOfTwo' },
+      { type: 'inviteUsed', replica: idOf(7) },
+      { type: 'waitsForThird', replica: idOf(8) },
+    ] as const;
+    expect(alarmsOf({ ...source, rosterWarnings: warnings })).toEqual([
+      expect.stringContaining('two voters'),
+      expect.stringMatching(/7{32} .*used up its invite/),
+      expect.stringMatching(/8{32} .*until a third/),
+    ]);
+    expect(alarmsOf({ ...clusterOf([{}]), rosterWarnings: [warnings[0]] })).toEqual([
+      expect.stringContaining('two voters'),
+    ]);
+  });
+
   it('say what retiring leaves behind', () => {
     expect(rosterWarnings(clusterOf([{}, {}, { status: 'retired' }]))).toEqual([expect.stringContaining('two voters')]);
     expect(rosterWarnings(clusterOf([{}, {}, {}]))).toEqual([]);
+    expect(rosterWarnings(clusterOf([{}, { state: 'dead', status: 'retired' }]))).toEqual([
+      expect.stringMatching(/takes effect once an epoch is sealed, which takes 2 of the 2 voters: 1 are reachable/),
+    ]);
+  });
+});
+
+describe('a ban', () => {
+  const refused = (given: readonly Given[], i: number): boolean => {
+    try {
+      demandQuorumWithout(clusterOf(given), idOf(i));
+      return false;
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'BAN_REFUSED' });
+      return true;
+    }
+  };
+
+  it.each<[string, Given[], boolean]>([
+    ['one of three voters leaves two', [{}, {}, {}], false],
+    ['one of two voters leaves one', [{}, {}], true],
+    ['one of three voters while another is dead', [{}, {}, { state: 'dead' }], true],
+    ['one of three voters while another is retired', [{}, {}, { status: 'retired' }], true],
+    ['one that does not vote', [{}, { votes: false }], false],
+  ])('of %s: refused %#', (_, given, expected) => {
+    expect(refused(given, 1)).toBe(expected);
   });
 });

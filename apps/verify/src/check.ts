@@ -2,9 +2,12 @@ import {
   BUNDLE_FILES,
   bundleEpoch,
   totalsOf,
+  verifyBreak,
   verifyBundle,
+  verifySuccessor,
   type Bundle,
   type EpochReport,
+  type Succession,
   type Totals,
   type Verified,
 } from '@waggle/protocol/audit';
@@ -48,6 +51,19 @@ export interface Finding {
   readonly where: string;
 }
 
+/** That a cluster continues another one, by the operator's signature. */
+export interface CheckedSuccession {
+  readonly predecessor: ClusterId;
+  /** The first epoch of the successor. */
+  readonly epoch: Epoch;
+  /** Of the predecessor's last checkpoint, and who cosigned it, first 8 digits of each; 0 and nobody if it sealed nothing. */
+  readonly treeSize: number;
+  readonly cosigners: readonly string[];
+  readonly reason: string;
+  /** Whether the predecessor's log was verified up to that end, and what it had counted compared. */
+  readonly checked: boolean;
+}
+
 /** What came of a check: all that was good up to the end, or to the first thing that was not. */
 export interface Outcome {
   readonly cluster: Cluster | null;
@@ -62,6 +78,8 @@ export interface Outcome {
   readonly notRecomputed: readonly Epoch[];
   /** Tree size of the source's newest checkpoint, which continues what was verified; null if it shows none. */
   readonly logSize: number | null;
+  /** What the cluster continues; null if it succeeds none. */
+  readonly succession: CheckedSuccession | null;
   /** What is to be gone on from next time; null if nothing was verified from the genesis on. */
   readonly state: State | null;
   readonly finding: Finding | null;
@@ -71,6 +89,8 @@ export interface Outcome {
 export interface Trust {
   /** The cluster that it has to be; null: the one that the source shows. */
   readonly pinned: ClusterId | null;
+  /** The predecessor of that, if it has one: its bundles may come first. */
+  readonly ancestor: ClusterId | null;
   readonly state: State | null;
   /** Checkpoints that somebody else was shown, to hold against the source's. */
   readonly witnessed: readonly Witnessed[];
@@ -90,6 +110,10 @@ export async function checkSource(
 
 class Check {
   readonly #trust: Trust;
+  /** What was verified in an earlier run, and the cluster that it has to be: of a successor from the break on. */
+  #base: State | null;
+  #pinned: ClusterId | null;
+  #isBreakChecked = false;
   readonly #tell: (epoch: CheckedEpoch) => void;
   readonly #witnessed: Witnessed[];
   /** The keys of all rosters seen, by their texts. */
@@ -110,6 +134,8 @@ class Check {
   constructor(trust: Trust, tell: (epoch: CheckedEpoch) => void) {
     this.#trust = trust;
     this.#tell = tell;
+    this.#base = trust.state;
+    this.#pinned = trust.pinned;
     this.#state = trust.state;
     this.#cluster = trust.state?.verified.cluster ?? null;
     this.#witnessed = [...trust.witnessed];
@@ -138,14 +164,16 @@ class Check {
       unanchored: this.#unanchored,
       notRecomputed: this.#notRecomputed,
       logSize: this.#logSize,
+      succession: this.#succession(),
       state: this.#state,
       finding,
     };
   }
 
   async #check(source: Source): Promise<void> {
-    const { pinned, state } = this.#trust;
-    if (source.genesis !== null) this.#learn(readGenesis(source.genesis, pinned));
+    if (source.genesis !== null) this.#enter(source.genesis);
+    if (source.genesis !== null) this.#learn(readGenesis(source.genesis, this.#pinned));
+    const state = this.#base;
     if (source.log !== null && state !== null) await this.#compareState(source.log, state);
     try {
       for await (this.#item of source.items(state?.verified ?? null)) await this.#checkItem(this.#item);
@@ -158,7 +186,46 @@ class Check {
       throw error;
     }
     this.#item = null;
+    if (this.#pinned !== null && this.#cluster !== null && this.#cluster.id !== this.#pinned)
+      throw new WaggleError(
+        'GENESIS_MISMATCH',
+        `Expected bundles of cluster ${this.#pinned}, received those of its predecessor only`,
+      );
     if (source.log !== null) await this.#checkLog(source.log);
+  }
+
+  /** Goes on with a successor where the cluster that was verified ends; anything else is for whoever reads the genesis. */
+  #enter(genesis: Uint8Array): void {
+    const ended = (this.#last ?? this.#base)?.verified;
+    if (ended === undefined) return;
+    const cluster = clusterIn(genesis);
+    if (cluster?.genesis.predecessor?.cluster !== ended.cluster.id) return;
+    const succession = verifySuccessor(cluster, nodeCrypto)!;
+    verifyBreak(succession, { cluster: ended.cluster, verified: ended }, nodeCrypto);
+    this.#isBreakChecked = true;
+    this.#last = null;
+    this.#base = null;
+    this.#pinned = cluster.id;
+    this.#learn(cluster);
+  }
+
+  /** The cluster that a bundle has to be of; null if nothing is known. */
+  #expected(bundle: Bundle): ClusterId | null {
+    const { ancestor } = this.#trust;
+    const isBefore =
+      ancestor !== null && clusterIn(bundle.get(BUNDLE_FILES.genesis) ?? new Uint8Array())?.id === ancestor;
+    return isBefore && !this.#isBreakChecked ? ancestor : this.#pinned;
+  }
+
+  #succession(): CheckedSuccession | null {
+    if (this.#cluster === null) return null;
+    try {
+      const succession = verifySuccessor(this.#cluster, nodeCrypto);
+      return succession === null ? null : checkedSuccession(succession, this.#isBreakChecked);
+    } catch {
+      // It is the finding already.
+      return null;
+    }
   }
 
   /** The source must show the epoch that was verified last under the checkpoint that it had: if not, both together may be a proof. */
@@ -170,8 +237,9 @@ class Check {
   }
 
   async #checkItem(item: Item): Promise<void> {
-    const { state, pinned } = this.#trust;
     const bundle = await item.load(this.#trust.withoutSlots);
+    this.#enter(bundle.get(BUNDLE_FILES.genesis) ?? new Uint8Array());
+    const [state, pinned] = [this.#base, this.#expected(bundle)];
     const note = bundle.get(BUNDLE_FILES.checkpoint) ?? new Uint8Array();
     const before = [this.#last, state].map((each) => each?.verified ?? null);
     let found: Found;
@@ -210,7 +278,7 @@ class Check {
 
   /** Throws the proof, if two bundles of one epoch are one. */
   async #proveTwice(items: readonly Item[]): Promise<void> {
-    const expected = this.#trust.pinned ?? this.#cluster?.id ?? null;
+    const expected = this.#pinned ?? this.#cluster?.id ?? null;
     for (const { load, where } of items) {
       const bundle = await load(true);
       this.#learn(readGenesis(bundle.get(BUNDLE_FILES.genesis) ?? new Uint8Array(), expected));
@@ -222,7 +290,7 @@ class Check {
 
   /** That the newest checkpoint of the log, as everybody sees it, continues what was verified (RFC 6962 §2.1.2). */
   async #checkLog(log: LogSource): Promise<void> {
-    const verified = (this.#last ?? this.#trust.state)?.verified;
+    const verified = (this.#last ?? this.#base)?.verified;
     if (verified === undefined) return;
     const note = await log.newest();
     this.#compare(note, 'the newest checkpoint');
@@ -254,6 +322,48 @@ class Check {
   #learn(cluster: Cluster, roster: Roster = cluster.genesis.roster): void {
     this.#cluster = cluster;
     for (const key of keysOf(cluster, roster)) this.#keys.set(formatVerifierKey(key), key);
+  }
+}
+
+/** The cluster of a genesis, if it is one. */
+function clusterIn(genesis: Uint8Array): Cluster | null {
+  try {
+    return parseCluster(genesis);
+  } catch {
+    return null;
+  }
+}
+
+const checkedSuccession = (
+  { cluster, epoch, checkpoint, cosigners, reason }: Succession,
+  checked: boolean,
+): CheckedSuccession => ({
+  predecessor: cluster.genesis.predecessor!.cluster,
+  epoch,
+  treeSize: checkpoint?.size ?? 0,
+  cosigners,
+  reason,
+  checked,
+});
+
+/**
+ * Holds a cluster against what was verified of its predecessor, up to the end of that log. Gives the outcome with the break in it,
+ * checked, or the finding. Throws `UnusableError` for a cluster that succeeds none.
+ */
+export function checkBreak(outcome: Outcome, predecessor: Outcome, name: string): Outcome {
+  const { cluster } = outcome;
+  if (cluster?.genesis.predecessor === undefined || outcome.succession === null)
+    throw new UnusableError('Expected a cluster that succeeds another one for --predecessor');
+  if (predecessor.finding !== null) return { ...outcome, finding: predecessor.finding };
+  const where = `${name} (the predecessor)`;
+  try {
+    if (predecessor.cluster === null || predecessor.state === null)
+      throw new WaggleError('GENESIS_MISMATCH', 'Expected the predecessor to be verified from its genesis on');
+    const succession = verifySuccessor(cluster, nodeCrypto)!;
+    verifyBreak(succession, { cluster: predecessor.cluster, verified: predecessor.state.verified }, nodeCrypto);
+    return { ...outcome, succession: checkedSuccession(succession, true) };
+  } catch (error) {
+    return { ...outcome, finding: { error: explain(error), epoch: null, where } };
   }
 }
 

@@ -1,7 +1,7 @@
 import { verifyStatement } from '@waggle/protocol/audit';
 import type { Cluster, Roster } from '@waggle/protocol/sealing';
 import { Command, CommanderError } from 'commander';
-import { checkSource, explain } from './check.ts';
+import { checkBreak, checkSource, explain, type Outcome } from './check.ts';
 import { parseCluster } from './cluster.ts';
 import type { Witnessed } from './evidence.ts';
 import { openFiles, readWhole } from './files.ts';
@@ -17,6 +17,7 @@ interface Options {
   readonly statement?: string;
   readonly proof?: string;
   readonly checkpoint?: readonly string[];
+  readonly predecessor?: string;
   readonly withoutSlots?: boolean;
   readonly token?: string;
   readonly json?: boolean;
@@ -53,6 +54,10 @@ export async function run(argv: readonly string[], env: Readonly<Record<string, 
     .option(
       '--checkpoint <FILE...>',
       'checkpoints that others were shown: contradicting ones are a proof of misbehaviour',
+    )
+    .option(
+      '--predecessor <SOURCE>',
+      'the log that this one continues after a recovery: a directory of bundles, a URL, or the --state of it',
     )
     .option('--without-slots', 'where slots are not kept any more, check all but that statements are their sums')
     .option(
@@ -93,17 +98,39 @@ async function checkEpochs(name: string | undefined, options: EpochOptions, outp
   const pinned = options.genesis === undefined ? null : await readCluster(options.genesis);
   const state = options.state === undefined ? null : await readState(options.state);
   const kept = state?.verified.cluster ?? null;
-  if (pinned !== null && kept !== null && pinned.id !== kept.id)
+  // A state of its predecessor will do: the break is checked.
+  if (pinned !== null && kept !== null && pinned.id !== kept.id && pinned.genesis.predecessor?.cluster !== kept.id)
     throw new UnusableError(`Expected a state of cluster ${pinned.id}, received one of cluster ${kept.id}`);
   const witnessed = await Promise.all((options.checkpoint ?? []).map(readCheckpoint));
   const source = await openSource(name, options.token);
-  const trust = { pinned: (pinned ?? kept)?.id ?? null, state, witnessed, withoutSlots: options.withoutSlots === true };
-  const outcome = await checkSource(source, name, trust, output.epoch);
+  const cluster = pinned ?? kept;
+  const trust = {
+    pinned: cluster?.id ?? null,
+    ancestor: cluster?.genesis.predecessor?.cluster ?? null,
+    state,
+    witnessed,
+    withoutSlots: options.withoutSlots === true,
+  };
+  let outcome = await checkSource(source, name, trust, output.epoch);
+  if (options.predecessor !== undefined && outcome.finding === null)
+    outcome = checkBreak(outcome, await checkPredecessor(options.predecessor, outcome, options), options.predecessor);
   // What was good before the first thing that is not need not be checked again.
   if (options.state !== undefined && outcome.state !== null && outcome.state !== state)
     await writeState(options.state, outcome.state);
   output.end(outcome, pinned !== null ? 'genesis' : state !== null ? 'state' : null, options.state !== undefined);
   return outcome.finding === null;
+}
+
+/** What can be verified of a predecessor: what an earlier run did, or all of its bundles. */
+async function checkPredecessor(name: string, { cluster }: Outcome, options: EpochOptions): Promise<Outcome> {
+  const pinned = cluster?.genesis.predecessor?.cluster ?? null;
+  const state = /^[a-z]+:\/\//i.test(name) ? null : await readState(name);
+  const nothing: Source = { genesis: null, log: null, async *items() {} };
+  const source = state === null ? await openSource(name, options.token) : nothing;
+  if (state !== null && state.verified.cluster.id !== pinned)
+    throw new UnusableError(`Expected a state of cluster ${pinned}, received one of ${state.verified.cluster.id}`);
+  const trust = { pinned, ancestor: null, state, witnessed: [], withoutSlots: options.withoutSlots === true };
+  return checkSource(source, name, trust, () => {});
 }
 
 function openSource(name: string, token: string | undefined): Promise<Source> {

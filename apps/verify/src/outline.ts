@@ -2,6 +2,7 @@ import {
   BUNDLE_FILES,
   parseChainFile,
   totalsOf,
+  verifySuccessor,
   type Bundle,
   type EpochReport,
   type Verified,
@@ -83,6 +84,7 @@ function verifyParts(
       'GENESIS_MISMATCH',
       `Expected the genesis of cluster ${expected}, received that of ${cluster.id}`,
     );
+  if (after === null) verifySuccessor(cluster, nodeCrypto);
   const { chain, frontier: before } = checkChain(bundle, after, cluster);
   const slotList = parseSlotList(file(bundle, BUNDLE_FILES.slotList));
   const value = {

@@ -1,7 +1,7 @@
 import type { StatementReport, Totals } from '@waggle/protocol/audit';
 import { base64, ERRORS } from '@waggle/protocol/base';
 import type { Cluster } from '@waggle/protocol/sealing';
-import { proofIn, type CheckedEpoch, type Finding, type Outcome } from './check.ts';
+import { proofIn, type CheckedEpoch, type CheckedSuccession, type Finding, type Outcome } from './check.ts';
 
 /** What the cluster's identity rests on: a genesis file, an earlier run, or nothing but the source itself. */
 export type Pin = 'genesis' | 'state' | null;
@@ -27,6 +27,17 @@ const totalsText = (totals: Totals): string =>
     .join(', ');
 
 const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? '' : 's'}`;
+
+function sayBreak(say: Write, { predecessor, epoch, treeSize, cosigners, reason, checked }: CheckedSuccession): void {
+  const end = treeSize === 0 ? 'which sealed nothing' : `tree size ${treeSize}, cosigned by ${cosigners.join(' ')}`;
+  say(`continues cluster ${predecessor} at epoch ${epoch}, signed by the operator: ${end}`);
+  if (reason !== '') say(`  the operator says: ${reason}`);
+  say(
+    checked
+      ? '  its log ends there, and nothing that it counted is counted again'
+      : '  NOT CHECKED against its log: what it had counted is the word of the operator (--predecessor checks it)',
+  );
+}
 
 const UNPINNED =
   'UNPINNED: the genesis is the one that the source itself shows. Compare the cluster id with one that you trust, or give it as --genesis FILE.';
@@ -54,6 +65,7 @@ export function humanOutput(out: Write, err: Write): Output {
     },
     end(it, pin, keepsState) {
       if (it.cluster !== null) say(`cluster ${it.cluster.id}, log ${it.cluster.origin}`);
+      if (it.succession !== null) sayBreak(say, it.succession);
       if (pin === null) say(UNPINNED);
       for (const epoch of it.unanchored)
         say(`UNANCHORED: nothing before epoch ${epoch} was verified; from there on all that is in the bundles was.`);
@@ -63,7 +75,7 @@ export function humanOutput(out: Write, err: Write): Output {
         );
       if (it.logSize !== null) say(`the newest checkpoint, tree size ${it.logSize}, continues what was verified`);
       if (keepsState && it.state === null)
-        say('STATE NOT KEPT: it begins with epoch 0, which was not among the bundles.');
+        say('STATE NOT KEPT: it begins with the first epoch, which was not among the bundles.');
       say(
         `checked ${count(it.epochs, 'epoch')}${it.first === null ? '' : ` (${it.first} to ${it.last})`}, ${count(it.statements, 'statement')}`,
       );
@@ -112,7 +124,8 @@ const findingJson = (finding: Finding | string): Record<string, unknown> =>
  * - `{type: "statement", cluster, origin, customer, epoch, sealedIn, treeSize, totals, cosigners}` for a good statement.
  * - `{type: "result", ok, finding, …}`: `ok` is whether the exit code is 0; `finding` is null or `{code, message, epoch, where}`, with
  *   `misbehaviour: {key, treeSize, checkpoints: [{note, where}, {note, where}]}` where it is a proof of one. A check of epochs adds
- *   `{cluster, origin, pinned, epochs, first, last, statements, totals, unanchored, notRecomputed, logSize, stateEpoch}`: `pinned` is
+ *   `{cluster, origin, pinned, epochs, first, last, statements, totals, unanchored, notRecomputed, logSize, succession, stateEpoch}`: `succession`
+ *   is null or `{predecessor, epoch, treeSize, cosigners, reason, checked}` for a cluster that continues another; `pinned` is
  *   "genesis", "state" or null (UNPINNED); `first` and `last` are null if there was no epoch; `unanchored` lists the epochs that
  *   followed nothing that was verified; `stateEpoch` is the epoch to go on with, null if there is no state.
  *

@@ -16,6 +16,7 @@ import {
 } from '@waggle/protocol/base';
 import { parseUsageWriter, usageWriter, type WriterId } from '@waggle/protocol/lattice';
 import {
+  chainStart,
   clusterOf,
   encodeGenesis,
   encodeRoster,
@@ -49,7 +50,7 @@ export interface RosterFrom {
 
 /** The rosters with the one that follows what was verified, if it is another. */
 export function withRoster(rosters: readonly RosterFrom[], { cluster, chain }: Verified): readonly RosterFrom[] {
-  const known = rosters.length > 0 ? rosters : [{ from: 0, roster: cluster.genesis.roster }];
+  const known = rosters.length > 0 ? rosters : [{ from: chainStart(cluster).epoch, roster: cluster.genesis.roster }];
   const last = known.at(-1)!;
   const isSame = rosterDigest(last.roster, nodeCrypto) === rosterDigest(chain.roster, nodeCrypto);
   return isSame || chain.epoch <= last.from ? known : [...known, { from: chain.epoch, roster: chain.roster }];

@@ -1,14 +1,16 @@
 import { BUNDLE_BYTES_MAX, type Bundle, type Verified } from '@waggle/protocol/audit';
 import { base64, concat, equalBytes, parseWhole, WaggleError, type Epoch } from '@waggle/protocol/base';
+import { GENESIS_BYTES_MAX } from '@waggle/protocol/sealing';
 import { frontierRoot, tilePath } from '@waggle/protocol/transparency';
 import { openArchive } from './archive.ts';
+import { parseCluster } from './cluster.ts';
 import { nodeCrypto } from './node-crypto.ts';
 import { mebibytes, UnusableError, type Item, type LogSource, type Source } from './source.ts';
 
 /** How long an answer may take, in ms: a bundle of a gibibyte over a slow line too. */
 const ANSWER_MS_MAX = 30_000;
 const BUNDLE_MS_MAX = 1_800_000;
-/** Bytes of a genesis, and of a page of the list of epochs, at most. */
+/** Bytes of a page of the list of epochs, and of a checkpoint or tile, at most. */
 const SMALL_BYTES_MAX = 1_048_576;
 /** Epochs in a page of the list. */
 const PAGE = 100;
@@ -87,12 +89,24 @@ function parsePage(
   }
 }
 
+/** The epoch that a cluster begins with. */
+function firstEpochOf(genesis: Uint8Array): Epoch {
+  try {
+    return parseCluster(genesis).genesis.predecessor?.epoch ?? 0;
+  } catch {
+    return 0;
+  }
+}
+
 /** The node at a URL, as its API shows sealed epochs. Throws `UnusableError` if nobody answers there. */
 export async function openUrl(base: URL, token: string | undefined): Promise<Source> {
   const at = (path: string): URL => new URL(path, base.href.endsWith('/') ? base : `${base.href}/`);
-  const genesis = await get(at('v1/genesis'), token, SMALL_BYTES_MAX, ANSWER_MS_MAX).catch((error: unknown) => {
+  const genesis = await get(at('v1/genesis'), token, GENESIS_BYTES_MAX, ANSWER_MS_MAX).catch((error: unknown) => {
     throw error instanceof WaggleError ? new UnusableError(error.message, { cause: error }) : error;
   });
+
+  // What is no genesis is found out where it is looked into.
+  const first = firstEpochOf(genesis);
 
   const page = async (from: Epoch): Promise<ReturnType<typeof parsePage>> => {
     const url = at(`v1/epochs?from=${from}&limit=${PAGE}`);
@@ -100,7 +114,7 @@ export async function openUrl(base: URL, token: string | undefined): Promise<Sou
   };
 
   async function* items(state: Verified | null): AsyncGenerator<Item> {
-    const from = state?.chain.epoch ?? 0;
+    const from = state?.chain.epoch ?? first;
     // The last epoch that was verified before is looked at again: the log must still be at least what it was.
     let { sealedUpTo, epochs } = await page(Math.max(0, from - 1));
     const last = sealedUpTo ?? -1;

@@ -12,10 +12,12 @@ import {
   formatPolicy,
   formatVerifierKey,
   logKey,
+  statementLeaf,
   TILE_WIDTH,
   tilePath,
 } from '@waggle/protocol/transparency';
 import { TestCluster } from '../../../packages/protocol/test/sealing/harness.ts';
+import { statementsIn } from '../../../packages/protocol/test/support.ts';
 import { TileMap } from '../../../packages/protocol/test/transparency/support.ts';
 import { nodeCrypto } from '../src/node-crypto.ts';
 
@@ -61,7 +63,8 @@ describe.skipIf(!go)('golang.org/x/mod/sumdb over a hundred epochs of three memb
     const leaves: Uint8Array[] = [];
     for (const { sealed } of test.nodes[0]!.disk.sealed) {
       tiles.put(sealed.tiles);
-      leaves.push(...sealed.outcome.leaves);
+      const texts = statementsIn(sealed).map(({ text }) => text);
+      leaves.push(sealed.value.header, ...texts.map((text) => statementLeaf(text, sealed.epoch, nodeCrypto)));
       const members = sealed.roster.map((member) => ({
         replica: member.replica,
         logKey: base64.decode(member.logKey),

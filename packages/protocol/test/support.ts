@@ -1,5 +1,16 @@
 import { createHash, createHmac, createPrivateKey, createPublicKey, sign, verify } from 'node:crypto';
-import { concat, hex, utf8, type Crypto, type Signer } from '../src/base/index.ts';
+import {
+  concat,
+  fromUtf8,
+  hex,
+  utf8,
+  type Crypto,
+  type CustomerId,
+  type Epoch,
+  type Signer,
+} from '../src/base/index.ts';
+import { unpackStatements, type SealedEpoch } from '../src/sealing/index.ts';
+import { parseSlot, type Slot, type SlotId } from '../src/usage/index.ts';
 
 /** DER around a raw Ed25519 seed (RFC 8410, PKCS #8) and around a raw public key (SPKI). */
 const PKCS8_PREFIX = hex.decode('302e020100300506032b657004220420');
@@ -34,3 +45,15 @@ export function testSigner(name: string): Signer {
     sign: (message) => new Uint8Array(sign(null, message, privateKey)),
   };
 }
+
+/** The statements of a sealed epoch, as texts. */
+export const statementsIn = ({ outcome }: SealedEpoch): { customer: CustomerId; epoch: Epoch; text: string }[] =>
+  unpackStatements(outcome.statements).map(({ customer, epoch, bytes }) => ({
+    customer,
+    epoch,
+    text: fromUtf8(bytes),
+  }));
+
+/** The slots that a sealed epoch counts, as far as their contents are known. */
+export const slotsIn = ({ outcome }: SealedEpoch): { id: SlotId; content: Slot }[] =>
+  outcome.slots.flatMap(({ id, content }) => (content === null ? [] : [{ id, content: parseSlot(content) }]));

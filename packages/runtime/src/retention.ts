@@ -75,7 +75,7 @@ async function* rowsOf(store: Store, from: Epoch, end: Epoch): AsyncGenerator<Se
 }
 
 /** The contents that the bundle of a sealed epoch has as slots: what it counted, and what was counted before. */
-async function slotsOf(store: Store, row: SealedEpoch): Promise<Digest[]> {
+export async function slotsOf(store: Store, row: SealedEpoch): Promise<Digest[]> {
   const bytes = await store.content(parseHeader(utf8(row.header)).slots.digest);
   assert(bytes !== null, `the slot list of epoch ${row.epoch} is kept`);
   const entries: readonly SlotEntry[] = parseSlotList(bytes);

@@ -12,9 +12,11 @@ import {
   readSlot,
   readSlotList,
   sealedRows,
+  statementRows,
   streamStatements,
   type Store,
 } from '../src/index.ts';
+import { Shown } from '../src/driver/shown.ts';
 import { EPOCHS_PER_SWEEP_MAX, sweepSlots, type RetentionOptions } from '../src/retention.ts';
 import { temporaryDirectories } from './support.ts';
 
@@ -39,7 +41,7 @@ async function seal(from: Epoch, to: Epoch): Promise<void> {
     ].map((digest) => ({ digest, epoch: sealed.epoch, bytes: disk.contents.get(digest)! }));
     const list = (JSON.parse(Buffer.from(header).toString()) as { slots: { digest: Digest } }).slots.digest;
     await store.commit({ contents: [...contents, { digest: list, epoch: sealed.epoch, bytes: slotListBytes }] });
-    await store.commit(sealedRows(sealed, chain.counted));
+    await store.commit({ statements: statementRows(sealed), ...sealedRows(sealed, chain.counted) });
   }
 }
 
@@ -160,5 +162,33 @@ describe('slots of sealed epochs', () => {
     expect(await wholes()).toEqual(after);
     const far = await sweepSlots(0, endOf(5_000) + DAY_MS, options(4, { sealingEpoch: () => 5_000 }));
     expect(far.from).toBe(EPOCHS_PER_SWEEP_MAX);
+  });
+});
+
+describe('sealed epochs for a member that is behind', () => {
+  it('come with their statements where slots are not kept any more', async () => {
+    await seal(0, 4);
+    const shown = new Shown(store);
+    for (const { statements } of await shown.read(0)) expect(statements).toBeUndefined();
+    await sweepSlots(0, endOf(3) + DAY_MS, options(4));
+    const epochs = await shown.read(0);
+    expect(epochs.map(({ epoch, statements }) => [epoch, statements !== undefined])).toEqual([
+      [0, true],
+      // All of its slots are empty, and kept.
+      [1, false],
+      [2, true],
+      [3, true],
+    ]);
+    for (const { epoch, header, checkpoint, statements } of epochs) {
+      const { row } = await readEpoch(store, epoch, 9);
+      expect([Buffer.from(header).toString(), checkpoint]).toEqual([row.header, row.checkpoint]);
+      if (statements === undefined) continue;
+      const lines: string[] = [];
+      for await (const { bytes } of streamStatements(store, epoch)) lines.push(`${Buffer.from(bytes).toString()}\n`);
+      expect(lines.length).toBeGreaterThan(0);
+      expect(Buffer.from(shown.content(statements)!).toString()).toBe(lines.join(''));
+    }
+    expect((await shown.read(2)).map(({ epoch }) => epoch)).toEqual([2, 3]);
+    expect(shown.content('ab'.repeat(32) as Digest)).toBeNull();
   });
 });

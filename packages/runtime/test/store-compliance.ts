@@ -1,9 +1,10 @@
-import { WaggleError } from '@waggle/protocol/base';
 import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { CustomerId, Digest, ReplicaId, Run } from '@waggle/protocol/base';
+import { utf8, WaggleError } from '@waggle/protocol/base';
+import type { ClusterId, CustomerId, Digest, ReplicaId, Run } from '@waggle/protocol/base';
 import { addUsage, type Usage } from '@waggle/protocol/lattice';
+import { encodeStatement, statementLeaf } from '@waggle/protocol/transparency';
 import type {
   Batch,
   ControlRow,
@@ -15,6 +16,7 @@ import type {
   Store,
   UsageRegisterRow,
 } from '../src/index.ts';
+import { nodeCrypto } from '../src/node-crypto.ts';
 
 /** A store on some medium, which can be closed and opened again with what it holds. */
 export interface StoreUnderTest {
@@ -80,7 +82,7 @@ const usage = (n: number, version: number, epoch = 0): UsageRegisterRow => ({
   version,
   usage: usageOf(version),
 });
-const sealed = (epoch: number): SealedEpoch => ({
+export const sealed = (epoch: number): SealedEpoch => ({
   epoch,
   firstLeaf: epoch * 4,
   treeSize: epoch * 4 + 4,
@@ -98,6 +100,20 @@ const statementsIn = (epoch: number): StatementRow[] =>
     leafIndex: epoch * 4 + 1 + n,
     bytes: Buffer.from(`{"epoch":${epoch},"customer":${n}}`),
   }));
+/** A statement as the log has it. */
+export const statementOf = (customer: CustomerId, sealedIn: number, epoch: number): Uint8Array =>
+  utf8(
+    encodeStatement({
+      cluster: 'c'.repeat(64) as ClusterId,
+      customer,
+      sealedIn,
+      epoch,
+      startMs: 1_700_000_000_000 + epoch * 3_600_000,
+      endMs: 1_700_003_600_000 + epoch * 3_600_000,
+      usage: { 'resize.jpeg': usageOf(epoch), 'resize.webp': usageOf(sealedIn) },
+      salt: createHash('sha256').update(`${customer} ${epoch}`).digest('base64'),
+    }),
+  );
 const texts = (rows: readonly { bytes: Uint8Array }[]): string[] =>
   rows.map(({ bytes }) => Buffer.from(bytes).toString());
 
@@ -230,11 +246,56 @@ export function describeStore(name: string, make: () => Promise<StoreUnderTest>)
 
     it('takes bytes that are views of larger buffers', async () => {
       const whole = Buffer.from('0123456789');
-      const data = whole.subarray(2, 5);
-      await store.commit({ leaves: [{ index: 0, data }], tiles: [{ level: 0, index: 0, hashes: data }] });
-      expect(Buffer.from((await store.leaves(0, 1))[0]!.data).toString()).toBe('234');
+      const bytes = whole.subarray(2, 5);
+      const statement = { ...statementsIn(0)[0]!, bytes };
+      await store.commit({
+        sealed: [sealed(0)],
+        statements: [statement],
+        tiles: [{ level: 0, index: 0, hashes: bytes }],
+      });
+      expect(texts(await store.statements(0, null, 10))).toEqual(['234']);
       expect(Buffer.from((await store.tile(0, 0))!).toString()).toBe('234');
       expect(whole.toString()).toBe('0123456789');
+    });
+
+    it('gives statements back byte for byte, whatever is in them, and the leaves that they and headers have', async () => {
+      const rows = [0, 1].flatMap((epoch) => {
+        const [first, second, third] = statementsIn(epoch);
+        const late = statementOf(customerOf(1), epoch, Math.max(0, epoch - 1));
+        const bytes = statementOf(customerOf(1), epoch, epoch);
+        return [
+          first!,
+          { ...second!, origin: Math.max(0, epoch - 1), bytes: late },
+          { ...third!, customer: customerOf(1), bytes },
+        ];
+      });
+      // The same again in two commits, as after a crash between them.
+      await store.commit({ statements: rows });
+      await store.commit({ statements: rows.slice(0, 4) });
+      await store.commit({ statements: rows.slice(4), sealed: [sealed(0)] });
+      const plain = ({ bytes, ...row }: StatementRow) => ({ ...row, text: Buffer.from(bytes).toString() });
+      const leaves = (epoch: number) => [
+        { index: epoch * 4, text: sealed(epoch).header },
+        ...rows
+          .filter((row) => row.epoch === epoch)
+          .map((row) => ({
+            index: row.leafIndex,
+            text: Buffer.from(statementLeaf(Buffer.from(row.bytes).toString(), epoch, nodeCrypto)).toString(),
+          })),
+      ];
+      const read = async (from: number, to: number) =>
+        (await store.leaves(from, to)).map(({ index, data }) => ({ index, text: Buffer.from(data).toString() }));
+      expect(await read(0, 100)).toEqual(leaves(0));
+      await store.commit({ sealed: [sealed(1)] });
+      await reopen();
+      expect((await store.statementsFrom(0, 100, 10)).map(plain)).toEqual(rows.map(plain));
+      expect((await store.statementsOf(customerOf(1), 0, 1, 10)).map(plain)).toEqual(
+        rows.filter(({ customer }) => customer === customerOf(1)).map(plain),
+      );
+      expect((await store.statementsOf(customerOf(1), 1, 1, 10)).map(({ origin }) => origin)).toEqual([0, 1]);
+      expect(await read(0, 8)).toEqual([...leaves(0), ...leaves(1)]);
+      expect(await read(3, 6)).toEqual([...leaves(0), ...leaves(1)].slice(3, 6));
+      expect(await read(8, 100)).toEqual([]);
     });
 
     it('shows statements of an epoch only with its sealed row, by leaf and by customer', async () => {

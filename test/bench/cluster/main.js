@@ -33,8 +33,15 @@ const { values: options } = parseArgs({
     keep: { type: 'boolean', default: false },
     seconds: { type: 'string' },
     count: { type: 'string' },
+    help: { type: 'boolean', default: false },
   },
 });
+if (options.help) {
+  process.stdout.write(
+    `npm run bench:cluster -- [--part NAME]… [--quick] [--keep] [--seconds N] [--count N]\nParts: ${Object.keys(PARTS).join(', ')}\n`,
+  );
+  process.exit(0);
+}
 const chosen = options.part ?? Object.keys(PARTS);
 for (const name of chosen)
   if (!(name in PARTS)) {

@@ -15,6 +15,8 @@ const WAGGLE = join(root, 'apps', 'node', 'bin', 'waggle.js');
 /** How often a state is asked for while it is waited for, in ms. */
 const LOOK_MS = 50;
 const WAIT_MS = 120_000;
+/** How long a start may take, in ms: a newcomer is ready when it has all customers. */
+const READY_MS_MAX = 600_000;
 
 let reaper;
 /** Tells the reaper of something to clean up, or (`-`) that it is cleaned up. */
@@ -132,10 +134,14 @@ export class ClusterNode {
       if (this.child === child) this.child = undefined;
       return code ?? signal;
     });
-    await until(`${this.name} ready`, async () => {
-      if (this.child !== child) throw new Ended(`${this.name} ended while it started; see ${this.log}`);
-      return (await send(this.url, '/readyz', { timeoutMs: 2_000 })).status === 200 ? true : undefined;
-    }).catch((error) => {
+    await until(
+      `${this.name} ready`,
+      async () => {
+        if (this.child !== child) throw new Ended(`${this.name} ended while it started; see ${this.log}`);
+        return (await send(this.url, '/readyz', { timeoutMs: 2_000 })).status === 200 ? true : undefined;
+      },
+      READY_MS_MAX,
+    ).catch((error) => {
       throw error.cause instanceof Ended ? error.cause : error;
     });
     this.readyMs = performance.now();

@@ -15,8 +15,17 @@ import { quantile } from '../measure.js';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const { values: flags } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, part: { type: 'string' }, sizes: { type: 'string' } },
+  options: {
+    quick: { type: 'boolean', default: false },
+    part: { type: 'string' },
+    sizes: { type: 'string' },
+    help: { type: 'boolean' },
+  },
 });
+if (flags.help) {
+  process.stdout.write('npm run bench:membership -- [--quick] [--part NAME] [--sizes N,N]\n');
+  process.exit(0);
+}
 const SIZES = flags.sizes?.split(',').map(Number) ?? (flags.quick ? [5] : [5, 10, 20]);
 /** Kills for each size. */
 const KILLS = flags.quick ? 5 : 8;

@@ -65,16 +65,22 @@ export class Client {
     const { config } = loadConfig({ flags, env, directory: process.cwd() });
     const url = options.url ?? present(env['WAGGLE_URL']) ?? localUrl(config);
     if (url === null) throw new CommandError('Expected --url or WAGGLE_URL, because the port of the node is 0', 2);
-    if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
-      throw new CommandError(`Expected an http or https URL, received ${JSON.stringify(url)}`, 2);
+    demandUrl(url);
     const staysHere = role === 'token' && options.token === undefined && present(env['WAGGLE_TOKEN']) === undefined;
     return new Client(url, credentialOf(url, options, config, role), staysHere);
   }
 
-  /** The same principal at another node. Throws `CommandError` where its credential must not go. */
-  at(url: string): Client {
-    if (this.#staysHere && url !== this.url && !isThisMachine(url))
-      throw new CommandError('not asked: that takes a token in --token or WAGGLE_TOKEN', 2);
+  /**
+   * The same principal at another node. `isListed`: whoever asks has named it; otherwise a member did, which could name anything.
+   * Throws `CommandError` where the credential must not go, and for what is no URL.
+   */
+  at(url: string, isListed: boolean): Client {
+    demandUrl(url);
+    if (url !== this.url && !isThisMachine(url)) {
+      if (!isListed)
+        throw new CommandError('not asked: your token goes to nodes elsewhere only if --urls lists them', 2);
+      if (this.#staysHere) throw new CommandError('not asked: that takes a token in --token or WAGGLE_TOKEN', 2);
+    }
     return new Client(url, this.#credential, this.#staysHere);
   }
 
@@ -133,6 +139,11 @@ export class Client {
       clearTimeout(timer);
     }
   }
+}
+
+function demandUrl(url: string): void {
+  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
+    throw new CommandError(`Expected an http or https URL, received ${JSON.stringify(url)}`, 2);
 }
 
 /** Parameters as the end of a path; those not given are left out. */

@@ -16,6 +16,9 @@ interface InviteOptions extends KeyOptions {
   readonly uses?: string;
   readonly expires?: string;
 }
+interface BanOptions extends KeyOptions {
+  readonly force?: true;
+}
 interface Invited {
   readonly invite: string;
   readonly expiresAt: string;
@@ -38,14 +41,15 @@ export function clusterCommands(program: Command): void {
     .option(...KEY_OPTION)
     .option('-q, --quiet', 'print the invite only')
     .action(invite);
-  for (const [kind, description] of [
-    ['retire', 'take the vote of a member that is gone for good (operator)'],
-    ['ban', 'shut a member out for ever: no vote, no connection (operator)'],
-  ] as const)
-    asking(program.command(`${kind} <replica>`), 'token')
-      .description(description)
-      .option(...KEY_OPTION)
-      .action((replica: string, options: KeyOptions) => putOut(kind, replica, options));
+  asking(program.command('retire <replica>'), 'token')
+    .description('take the vote of a member that is gone for good (operator)')
+    .option(...KEY_OPTION)
+    .action((replica: string, options: KeyOptions) => putOut('retire', replica, options));
+  asking(program.command('ban <replica>'), 'token')
+    .description('shut a member out for ever: no vote, no connection (operator)')
+    .option('--force', 'even if too few voters are left to seal an epoch')
+    .option(...KEY_OPTION)
+    .action((replica: string, options: BanOptions) => putOut('ban', replica, options));
 }
 
 async function invite(options: InviteOptions): Promise<void> {
@@ -64,8 +68,10 @@ async function invite(options: InviteOptions): Promise<void> {
 const describe = ({ invite: text, expiresAt, uses }: Invited): string =>
   [
     fields({ expires: expiresAt, uses: String(uses) }),
-    'It is a secret. On the machine of the new node:',
-    `npm start -- --join ${text}`,
+    'It is a secret, which a command line shows to whoever looks. On the machine of the new node, start this, paste it, press Ctrl-D:',
+    'npm start -- --join -',
+    'Or write it into a file that only you can read: npm start -- --join @FILE',
+    text,
   ].join('\n\n');
 
 /** Makes an invite here: the key goes nowhere. */
@@ -101,17 +107,18 @@ async function signInvite(
   return { invite: text, expiresAt: new Date(expiresMs).toISOString(), uses, warnings: inviteWarnings(addresses) };
 }
 
-async function putOut(kind: 'retire' | 'ban', replica: string, options: KeyOptions): Promise<void> {
+async function putOut(kind: 'retire' | 'ban', replica: string, options: BanOptions): Promise<void> {
   if (!/^[0-9a-f]{32}$/.test(replica))
     throw new CommandError(
       `Expected the id of a replica, 32 hexadecimal digits, received ${JSON.stringify(replica)}`,
       2,
     );
   const client = Client.open(options, 'token');
-  const body =
+  const signature =
     options.operatorKey === undefined
       ? {}
       : { signature: sign(kind, await founded(client), replica as ReplicaId, readKey(options.operatorKey)) };
+  const body = { ...signature, ...(options.force === undefined ? {} : { force: true }) };
   const answer = await client.ask<{ status: string; warnings: readonly string[] }>(
     'POST',
     `/v1/cluster/members/${replica}/${kind}`,
@@ -132,7 +139,7 @@ async function founded(client: Client): Promise<Founded> {
 }
 
 /** The key of a file in PEM (PKCS #8). */
-function readKey(file: string): Signer {
+export function readKey(file: string): Signer {
   let pem: string;
   try {
     pem = readFileSync(file, 'utf8');

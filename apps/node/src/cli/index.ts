@@ -5,6 +5,7 @@ import { customerCommands } from './customers.ts';
 import { epochCommands } from './epochs.ts';
 import { keyCommands, tokenCommands } from './keys.ts';
 import { report } from './output.ts';
+import { recoverCommand } from './recover.ts';
 import { resizeCommand } from './resize.ts';
 import { startCommands } from './start.ts';
 import { statusCommand } from './status.ts';
@@ -23,6 +24,7 @@ function program(): Command {
   startCommands(waggle);
   statusCommand(waggle);
   clusterCommands(waggle);
+  recoverCommand(waggle);
   customerCommands(waggle);
   keyCommands(waggle);
   tokenCommands(waggle);

@@ -52,11 +52,13 @@ export function show(options: OutputOptions, answer: unknown, human: () => strin
   else say(human());
 }
 
+const WRONGLY_ASKED: ReadonlySet<string> = new Set(['CONFIG_INVALID', 'INVITE_INVALID']);
+
 /** Says on standard error what went wrong, with its code, and gives the exit code: 2 for what was asked wrongly, else 1. */
 export function report(error: unknown): number {
   if (error instanceof WaggleError) {
     note(`waggle: ${error.code}: ${error.message}`);
-    return error.code === 'CONFIG_INVALID' ? 2 : 1;
+    return WRONGLY_ASKED.has(error.code) ? 2 : 1;
   }
   if (error instanceof CommandError) {
     note(`waggle: ${error.message}`);

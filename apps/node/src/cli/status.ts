@@ -22,6 +22,7 @@ export interface Cluster {
   readonly self: string;
   readonly members: readonly Member[];
   readonly roster: readonly string[];
+  readonly openEpoch: number;
   readonly alarms: readonly string[];
 }
 interface Epoch {
@@ -55,16 +56,19 @@ export const isLive = ({ state }: Pick<Member, 'state'>): boolean => state === '
 export function statusCommand(program: Command): void {
   asking(program.command('status'), 'token')
     .description('how the node and its cluster are: readiness, members, lags, load, sealing, alarms (operator)')
-    .option('--all', 'ask every live node what it sees: without a token of your own, those on this machine')
-    .action(async (options: ClientOptions & { readonly all?: true }) => {
+    .option('--all', 'ask every live node on this machine what it sees, and those of --urls')
+    .option('--urls <URL,…>', 'nodes elsewhere that may be shown your token, and are asked as with --all')
+    .action(async (options: ClientOptions & { readonly all?: true; readonly urls?: string }) => {
       const client = Client.open(options, 'token');
+      const isAll = options.all === true || options.urls !== undefined;
+      const listed = (options.urls?.split(',') ?? []).map((url) => client.at(url.trim(), true).url);
       const [ready, cluster, epochs] = [
         await client.check('/readyz'),
         await client.ask<Cluster>('GET', '/v1/cluster'),
         await client.ask<Epochs>('GET', `/v1/epochs?limit=${EPOCHS}`),
       ];
-      const seen = options.all === true ? await askAll(client, cluster) : [];
-      const views = options.all === true ? { views: seen } : {};
+      const seen = isAll ? await askAll(client, cluster, listed) : [];
+      const views = isAll ? { views: seen } : {};
       show(options, { ready: ready === 'yes', cluster, epochs, ...views }, () =>
         [describe(client.url, ready, cluster, epochs), ...matrix(cluster, seen)].join('\n\n'),
       );
@@ -73,25 +77,25 @@ export function statusCommand(program: Command): void {
     });
 }
 
-/** What each live node sees, all asked at once. */
-const askAll = (client: Client, { members, self }: Cluster): Promise<Seen[]> =>
-  Promise.all(
-    members
-      .filter(isLive)
-      .flatMap(({ url, replica }) => (url === null ? [] : [askOne(client, replica === self ? client.url : url)])),
-  );
+/** What each live node sees, and each that is listed, all asked at once. */
+function askAll(client: Client, { members, self }: Cluster, listed: readonly string[]): Promise<Seen[]> {
+  const announced = members
+    .filter(isLive)
+    .flatMap(({ url, replica }) => (url === null ? [] : [replica === self ? client.url : url.replace(/\/+$/, '')]));
+  return Promise.all([...new Set([...announced, ...listed])].map((url) => askOne(client, url, listed.includes(url))));
+}
 
-async function askOne(client: Client, url: string): Promise<Seen> {
+async function askOne(client: Client, url: string, isListed: boolean): Promise<Seen> {
   try {
-    return { url, cluster: await client.at(url).ask<Cluster>('GET', '/v1/cluster'), problem: null };
+    return { url, cluster: await client.at(url, isListed).ask<Cluster>('GET', '/v1/cluster'), problem: null };
   } catch (error) {
     return { url, cluster: null, problem: (error as Error).message };
   }
 }
 
 function describe(url: string, ready: string, cluster: Cluster, epochs: Epochs): string {
-  const { members, roster } = cluster;
-  const open = epochs.epochs.find(({ state }) => state === 'open');
+  const { members, roster, openEpoch } = cluster;
+  const open = epochs.epochs.find(({ epoch }) => epoch === openEpoch);
   const summary = fields({
     node: url,
     ready,
@@ -99,9 +103,12 @@ function describe(url: string, ready: string, cluster: Cluster, epochs: Epochs):
     origin: cluster.origin,
     replica: cluster.self,
     members: `${members.filter(isLive).length} of ${members.length} reachable, ${roster.length} may vote`,
-    'open epoch': open === undefined ? null : `${open.epoch}, ends ${open.end}`,
+    'open epoch':
+      open === undefined
+        ? String(openEpoch)
+        : `${openEpoch}, ${open.state === 'open' ? 'ends' : 'should have ended'} ${open.end}`,
     'sealed up to': epochs.sealedUpTo === null ? 'nothing yet' : String(epochs.sealedUpTo),
-    sealing: sealing(epochs),
+    sealing: sealing(epochs, openEpoch),
   });
   const rows = members.map((member) => [
     member.replica,
@@ -118,8 +125,8 @@ function describe(url: string, ready: string, cluster: Cluster, epochs: Epochs):
 }
 
 /** Which epochs wait to be sealed, and for whom, as far as the node says it. */
-function sealing({ epochs }: Epochs): string {
-  const [first, ...more] = epochs.filter(({ state }) => state === 'sealing' || state === 'closing');
+function sealing({ epochs }: Epochs, openEpoch: number): string {
+  const [first, ...more] = epochs.filter(({ epoch, state }) => epoch < openEpoch && state !== 'sealed');
   if (first === undefined) return 'nothing waits';
   const { waitingFor = [], deadline } = first;
   return [

@@ -8,6 +8,10 @@ interface RangeOptions extends ClientOptions {
   readonly to?: string;
 }
 
+interface UsageOptions extends RangeOptions {
+  readonly month?: true;
+}
+
 interface EpochUsage {
   readonly epoch: number;
   readonly start: string;
@@ -16,12 +20,21 @@ interface EpochUsage {
   /** Usage of this epoch that its seal missed and a later one counts. */
   readonly late: Usage;
 }
-interface UsageAnswer {
+interface Answer {
   readonly customer: string;
   readonly from: string;
   readonly to: string;
   readonly asOf: string;
   readonly coverage: { readonly members: number; readonly of: number; readonly oldest: string };
+}
+interface MonthAnswer extends Answer {
+  readonly usage: Usage;
+  readonly sealed: Usage;
+  readonly unsealed: Usage;
+  /** False in the first moments after a node's start: then some of what is sealed is not in it yet. */
+  readonly isComplete: boolean;
+}
+interface UsageAnswer extends Answer {
   readonly totals: Usage;
   readonly epochs: readonly EpochUsage[];
 }
@@ -40,6 +53,7 @@ export function usageCommands(program: Command): void {
     .description(
       "a customer's usage, open epochs included: with its key, or any customer's as operator (default: the last 24 hours)",
     )
+    .option('--month', 'the sums of this calendar month (UTC) instead')
     .action(showUsage);
   ranged(asking(program.command('records [customer]'), 'token', 'key'))
     .description("a customer's requests one by one, as JSON lines: with its key, or any customer's as operator")
@@ -55,9 +69,11 @@ export function usageCommands(program: Command): void {
 const asker = (customer: string | undefined, options: ClientOptions): Client =>
   Client.open(options, customer === undefined ? 'key' : 'token');
 
-async function showUsage(customer: string | undefined, options: RangeOptions): Promise<void> {
+async function showUsage(customer: string | undefined, options: UsageOptions): Promise<void> {
   const { from, to } = options;
   const base = customer === undefined ? '/v1' : `/v1/customers/${encodeURIComponent(customer)}`;
+  if (options.month === true)
+    return showMonth(options, await asker(customer, options).ask<MonthAnswer>('GET', `${base}/usage/month`));
   const answer = await asker(customer, options).ask<UsageAnswer>('GET', `${base}/usage${queryOf({ from, to })}`);
   const rows = [...answer.epochs.flatMap(rowsOf), ['total', '', '', ...figures(answer.totals)]];
   show(options, answer, () => {
@@ -66,8 +82,17 @@ async function showUsage(customer: string | undefined, options: RangeOptions): P
   });
 }
 
+function showMonth(options: UsageOptions, answer: MonthAnswer): void {
+  show(options, answer, () => {
+    const rows = (['sealed', 'unsealed'] as const).map((part) => [part, ...figures(answer[part])]);
+    const lines = table(['', ...HEAD], [...rows, ['total', ...figures(answer.usage)]]);
+    const partial = answer.isComplete ? '' : '\nThe node has just started: what is sealed is still being summed up.';
+    return `Usage of ${answer.customer} from ${answer.from} to ${answer.to}\n${harvest(answer)}${partial}\n\n${lines}`;
+  });
+}
+
 /** Whose figures it is, and how old they are. */
-function harvest({ asOf, coverage: { members, of, oldest } }: UsageAnswer): string {
+function harvest({ asOf, coverage: { members, of, oldest } }: Answer): string {
   const all = members === of && oldest === asOf;
   return `As of ${asOf}, with the figures of ${members} of ${of} members${all ? '' : `, the oldest as of ${oldest}`}`;
 }

@@ -162,9 +162,9 @@ export function accountRoutes(app: App, { node, reads }: Deps, guards: Guards): 
         tags: ['Customer', 'Operator'],
         security: [{ apiKey: [] }, { token: [] }],
         operationId: 'getRecords',
-        summary: 'Requests one by one, as JSON lines',
+        summary: 'The requests that this node served, one by one, as JSON lines',
         description:
-          'A customer gets its own; an operator all, or those of one customer. By time. Records of epochs long past are in the node’s Parquet files instead.',
+          'Each node has the records of what it served: ask all of them for all. A customer gets its own; an operator all, or those of one customer. By time. Records of epochs long past are in the node’s Parquet files instead.',
         querystring: closed({
           from: Type.Optional(
             Type.String({ maxLength: 40, description: 'RFC 3339, inclusive. Default: 24 hours before to.' }),

@@ -37,10 +37,15 @@ function authenticate(node: Node, request: FastifyRequest): Principal {
   return principal;
 }
 
-/** A newcomer cannot say of a credential that it is unknown: the others may know it. */
+/**
+ * A newcomer cannot say of a credential that it is unknown: the others may know it. A node that has just started again cannot say
+ * that one is good either: the others may know that it was revoked.
+ */
 function identify(node: Node, text: string | undefined): Principal {
   try {
-    return node.identity.authenticate(text);
+    const principal = node.identity.authenticate(text);
+    if (node.isSettling) throw uninformed();
+    return principal;
   } catch (error) {
     throw error instanceof WaggleError && error.code === 'KEY_UNKNOWN' && !node.isInformed ? uninformed() : error;
   }

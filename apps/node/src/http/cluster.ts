@@ -130,7 +130,7 @@ export function clusterRoutes(app: App, deps: Deps, guards: Guards): void {
       roster: driver.roster.map(({ replica }) => replica),
       openEpoch: driver.openEpoch,
       sealingEpoch: driver.sealingEpoch,
-      alarms: alarmsOf(driver),
+      alarms: [...deps.node.alarms.texts(driver.openEpoch), ...alarmsOf(driver)],
     }),
   );
   inviteRoutes(app, deps, guards);

@@ -59,12 +59,28 @@ const ARCHIVES = [
   ['/outline.tar', readOutline, 'The same without the contents of slots, which are not kept for ever'],
 ] as const;
 
+/**
+ * The first epoch of a page and how many there are in it, the open one the last of all: `from` that epoch on, or else so that the
+ * page ends with the open one; none before the log's first.
+ */
+export function pageOfEpochs(
+  from: Epoch | undefined,
+  limit: number,
+  firstEpoch: Epoch,
+  openEpoch: Epoch,
+): { readonly first: Epoch; readonly count: number } {
+  const first = Math.max(firstEpoch, from ?? openEpoch - limit + 1);
+  return { first, count: Math.max(0, Math.min(limit, openEpoch - first + 1)) };
+}
+
 /** Sealed epochs as files, and the list of all. */
 export function epochRoutes(app: App, deps: Deps, guards: Guards): void {
   exportRoutes(app, deps, guards);
   const { node, bounds, reads } = deps;
   const { store, driver, standing, clock, config } = node;
   const { cluster } = standing;
+  /** A successor goes on with the numbers of its predecessor, whose log is another. */
+  const firstEpoch = cluster.genesis.predecessor?.epoch ?? 0;
   const isPublic = config.publicLog;
   const open = { onRequest: [guards.log, readingIn(reads)] };
   const closedOff = { onRequest: [guards.role('auditor'), readingIn(reads)] };
@@ -120,14 +136,13 @@ export function epochRoutes(app: App, deps: Deps, guards: Guards): void {
     },
     async (request, reply) => {
       const { limit = 100 } = request.query;
-      const first = request.query.from ?? Math.max(0, driver.openEpoch - limit + 1);
+      const { first, count } = pageOfEpochs(request.query.from, limit, firstEpoch, driver.openEpoch);
       const sealedCount = Math.min(limit, driver.sealingEpoch - first);
       const page = sealedCount > 0 ? await store.sealedRange(first, sealedCount) : [];
       const last = page.at(-1)?.epoch;
       // A page that does not end before the newest sealed epoch ends with it.
       const sealedUpTo = last !== undefined && page.length < limit ? last : (await newestSealed(node))?.epoch;
       const rows = new Map(page.map((row) => [row.epoch, row]));
-      const count = Math.max(0, Math.min(limit, driver.openEpoch - first + 1));
       const epochs = Array.from({ length: count }, (_, i) => view(first + i, rows.get(first + i)));
       reply.header('cache-control', 'no-cache');
       return { sealedUpTo: sealedUpTo ?? null, epochs };
@@ -178,8 +193,12 @@ export function epochRoutes(app: App, deps: Deps, guards: Guards): void {
       try {
         return await detail(await readEpoch(store, epoch, driver.openEpoch));
       } catch (error) {
-        if (error instanceof WaggleError && error.code === 'EPOCH_NOT_SEALED') return view(epoch, undefined);
-        throw error;
+        if (!(error instanceof WaggleError) || error.code !== 'EPOCH_NOT_SEALED') throw error;
+        if (epoch >= firstEpoch) return view(epoch, undefined);
+        throw new WaggleError(
+          'EPOCH_UNKNOWN',
+          `Expected an epoch from ${firstEpoch} on, received ${epoch}, which is in the log of the cluster before this one`,
+        );
       }
     },
   );
@@ -291,7 +310,9 @@ export function epochRoutes(app: App, deps: Deps, guards: Guards): void {
     const { startMs, endMs } = epochBounds(cluster.genesis, epoch);
     const isOver = clock.nowMs() >= endMs;
     const { openEpoch, sealingStatus } = driver;
-    const ended = epoch === sealingStatus.epoch ? sealingStatus.phase : 'sealing';
+    // Those after the one to be sealed next wait for it, whoever has closed them.
+    const later = epoch > sealingStatus.epoch ? 'closing' : 'sealing';
+    const ended = epoch === sealingStatus.epoch ? sealingStatus.phase : later;
     const state = row !== undefined ? 'sealed' : epoch < openEpoch ? ended : isOver ? 'closing' : 'open';
     return {
       epoch,

@@ -4,6 +4,7 @@ import { base64, WaggleError, type ReplicaId, type Signer } from '@waggle/protoc
 import {
   createBan,
   createInvite,
+  createOwnRetire,
   createRetire,
   encodeFact,
   factKey,
@@ -16,7 +17,7 @@ import {
   type Retire,
 } from '@waggle/protocol/authority';
 import { entropy, nodeCrypto, readOperatorKey, signerFromSeed } from '@waggle/runtime';
-import { inviteAddresses, inviteWarnings, rosterWarnings } from '../cluster.ts';
+import { demandQuorumWithout, inviteAddresses, inviteWarnings, rosterWarnings } from '../cluster.ts';
 import { OPERATOR_KEY_FILE, type Node } from '../node.ts';
 import type { App, Deps } from './app.ts';
 import type { Guards } from './authenticate.ts';
@@ -59,17 +60,25 @@ const inviteBody = optional<{ uses?: number; expiresInMs?: number }>(
   }),
 );
 
-const factBody = optional<{ signature?: string }>(
-  closed({
-    signature: Type.Optional(
-      Type.String({
-        pattern: '^[A-Za-z0-9+/]{86}==$',
-        description:
-          'By the operator key, over the fact: Ed25519, base64, as `waggle retire --operator-key FILE` makes it. Without it this node has to have the key.',
-      }),
-    ),
-  }),
-);
+const force = {
+  force: Type.Optional(
+    Type.Boolean({ description: 'Whether to ban a voter without which too few are left to seal an epoch.' }),
+  ),
+};
+
+const factBody = (kind: 'retire' | 'ban') =>
+  optional<{ signature?: string; force?: boolean }>(
+    closed({
+      ...(kind === 'ban' ? force : {}),
+      signature: Type.Optional(
+        Type.String({
+          pattern: '^[A-Za-z0-9+/]{86}==$',
+          description:
+            'By the operator key, over the fact: Ed25519, base64, as `waggle retire --operator-key FILE` makes it. Without it this node has to have the key.',
+        }),
+      ),
+    }),
+  );
 
 /** Who may join, and who may vote or connect no more: what takes the operator key. */
 export function inviteRoutes(app: App, { node }: Deps, guards: Guards): void {
@@ -94,7 +103,7 @@ export function inviteRoutes(app: App, { node }: Deps, guards: Guards): void {
           {
             201: Type.Object(
               {
-                invite: Type.String({ description: 'One line: for `npm start -- --join <invite>`.' }),
+                invite: Type.String({ description: 'One line: for `npm start -- --join -` or `--join @FILE`.' }),
                 expiresAt: time('Nobody joins with it from then on.'),
                 uses: Type.Integer(),
                 warnings,
@@ -151,13 +160,13 @@ export function inviteRoutes(app: App, { node }: Deps, guards: Guards): void {
             kind === 'retire' ? 'Take a member’s vote for ever' : 'Shut a member out for ever: no vote, no connection',
           description:
             kind === 'retire'
-              ? 'It may still connect, so that its late usage arrives. For a node that is gone for good. Takes the operator key, or its signature. Idempotent.'
-              : 'What it counted before and others hold is still sealed. Ask another node than that one. Takes the operator key, or its signature. Idempotent.',
+              ? 'It may still connect, so that its late usage arrives. For a node that is gone for good. Takes the operator key, or its signature, unless it is the node itself that is asked. Idempotent.'
+              : 'What it counted before and others hold is still sealed. Refused where too few voters would be left, which would end sealing. Ask another node than that one. Takes the operator key, or its signature. Idempotent.',
           params: closed({
             replica: Type.String({ pattern: '^[0-9a-f]{32}$', description: 'Id of a replica, hexadecimal.' }),
           }),
           querystring: closed(waitQuery),
-          body: factBody,
+          body: factBody(kind),
           response: responses(
             {
               200: Type.Object(
@@ -168,12 +177,13 @@ export function inviteRoutes(app: App, { node }: Deps, guards: Guards): void {
             ...CODES,
             'MEMBER_UNKNOWN',
             'SIGNATURE_INVALID',
+            ...(kind === 'ban' ? (['BAN_REFUSED'] as const) : []),
           ),
         },
       },
       async (request, reply) => {
         const replica = request.params.replica as ReplicaId;
-        const signature = request.body?.signature;
+        const { signature, force: isForced = false } = request.body ?? {};
         const applied = await change(node, request, reply, (context) => {
           demandMember(node, replica, kind);
           const fact = factOf(node, kind, replica, signature);
@@ -182,6 +192,7 @@ export function inviteRoutes(app: App, { node }: Deps, guards: Guards): void {
             (kind === 'retire' && authority.statusOf(replica) === 'retired')
           )
             return { writes: [] };
+          if (kind === 'ban' && !isForced) demandQuorumWithout(node.driver, replica);
           const register = { key: factKey(fact), value: encodeFact(fact) };
           return {
             writes: [
@@ -226,8 +237,10 @@ function demandMember({ driver, standing }: Node, replica: ReplicaId, kind: 'ret
 
 /** The fact, with the signature that was brought, or by the key that is here. Throws `SIGNATURE_INVALID` and as `operatorOf`. */
 function factOf(node: Node, kind: 'retire' | 'ban', replica: ReplicaId, signature: string | undefined): Retire | Ban {
-  const { cluster } = node.standing;
+  const { cluster, keys, replica: self } = node.standing;
   if (signature === undefined) {
+    // Its own vote is its own to give up.
+    if (kind === 'retire' && replica === self) return createOwnRetire(cluster.id, self, keys.transport);
     const operator = operatorOf(node, `\`waggle ${kind} ${replica} --operator-key FILE\` does it where it is.`);
     return (kind === 'retire' ? createRetire : createBan)(cluster.id, replica, operator);
   }

@@ -1,6 +1,6 @@
 import { fromUtf8, WaggleError, type CustomerId, type Epoch } from '@waggle/protocol/base';
 import { addUsage, parseUsage, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
-import { epochBounds, type Genesis } from '@waggle/protocol/sealing';
+import { epochAt, epochBounds, type Genesis } from '@waggle/protocol/sealing';
 import { STATEMENTS_PAGE_MAX, type StatementRow } from '@waggle/runtime';
 import { coverageOf, type Coverage } from '../cluster.ts';
 import type { Node } from '../node.ts';
@@ -44,12 +44,13 @@ export async function readUsage(
   { fromMs, toMs, group }: UsageQuery,
 ): Promise<object> {
   const { genesis } = node.standing.cluster;
-  const { first, last } = epochsOf(node, fromMs, toMs);
   // One moment: what no seal has counted by now, and then the statements of exactly the seals until now. An epoch that is
   // sealed while they are read is in the former.
   const { openEpoch, sealingEpoch } = node.driver;
   const { asOfMs, ...coverage } = coverageOf(node.driver, node.clock.nowMs());
   const unsealed = unsealedParts(node, customer);
+  const latest = unsealed.reduce((max, { epoch }) => Math.max(max, epoch), openEpoch);
+  const { first, last } = epochsOf(node, fromMs, toMs, latest);
   const statements = await readStatements(node, customer, first, Math.min(last + EPOCHS_MAX, sealingEpoch - 1));
   const parts = [...sealedParts(statements), ...unsealed].filter(({ epoch }) => epoch >= first && epoch <= last);
   const totals = parts.map(({ usage }) => usage).reduce(addUsage, ZERO_USAGE);
@@ -73,19 +74,30 @@ export const coverageView = ({ members, of, oldestMs, replicas }: Omit<Coverage,
   replicas: replicas.map(({ asOfMs, ...one }) => ({ ...one, asOf: asOfMs === null ? null : rfc3339(asOfMs) })),
 });
 
-/** The epochs that a time range touches, up to the open one: first and last, where last may be first − 1. */
-function epochsOf({ standing, driver }: Node, fromMs: number | null, toMs: number): { first: Epoch; last: Epoch } {
-  const { startMs, epochMs } = standing.cluster.genesis;
-  const last = Math.max(-1, Math.min(driver.openEpoch, Math.ceil((toMs - startMs) / epochMs) - 1));
+/**
+ * The epochs that a time range touches: first and last, where last may be first − 1. A range that reaches the present goes on to the
+ * latest epoch with usage: a node whose clock was ahead meters into that.
+ */
+function epochsOf(
+  { standing, clock }: Node,
+  fromMs: number | null,
+  toMs: number,
+  latest: Epoch,
+): { first: Epoch; last: Epoch } {
+  const { genesis } = standing.cluster;
+  const { startMs, epochMs } = genesis;
+  const touched = Math.ceil((toMs - startMs) / epochMs) - 1;
+  const last = Math.max(-1, Math.min(latest, touched));
+  const end = touched < epochAt(genesis, clock.nowMs()) ? last : latest;
   const epochOf = (ms: number): Epoch => Math.max(0, Math.floor((ms - startMs) / epochMs));
-  if (fromMs === null) return { first: Math.max(epochOf(toMs - 86_400_000), last - EPOCHS_MAX + 1), last };
+  if (fromMs === null) return { first: Math.max(epochOf(toMs - 86_400_000), last - EPOCHS_MAX + 1), last: end };
   const first = Math.min(epochOf(fromMs), last + 1);
   if (last - first >= EPOCHS_MAX)
     throw new WaggleError(
       'REQUEST_INVALID',
       `Expected at most ${EPOCHS_MAX} epochs from from to to, received ${last - first + 1}`,
     );
-  return { first, last };
+  return { first, last: end };
 }
 
 /** The statements of a customer that were sealed in the epochs from first to last. */
@@ -154,7 +166,7 @@ function grouped(genesis: Genesis, group: Group, parts: readonly Part[], moment:
     .sort(([a], [b]) => a - b)
     .map(([epoch, { usage, late }]) => {
       const { startMs, endMs } = epochBounds(genesis, epoch);
-      const state = epoch === openEpoch ? 'open' : epoch < sealingEpoch ? 'sealed' : 'sealing';
+      const state = epoch >= openEpoch ? 'open' : epoch < sealingEpoch ? 'sealed' : 'sealing';
       return { epoch, start: rfc3339(startMs), end: rfc3339(endMs), state, usage, late };
     });
   return { epochs };

@@ -105,17 +105,87 @@ describe('for operators of a cluster', () => {
     expect(await json('status', '--all')).toMatchObject({ views: [{ url, problem: null }] });
   });
 
+  it('status shows no token to nodes that only a member named, and what --urls lists the one that was given', async () => {
+    const { self, members } = await json<{ cluster: { self: string; members: object[] } }>('status').then(
+      ({ cluster }) => cluster,
+    );
+    const elsewhere = ['http://a.example', 'http://b.example/'].map((at, i) => ({
+      ...members[0],
+      replica: String(i).repeat(32),
+      url: at,
+    }));
+    const real = globalThis.fetch;
+    const urlOf = (at: Parameters<typeof fetch>[0]): string => (at instanceof Request ? at.url : String(at));
+    const shown = new Map<string, string | undefined>();
+    const asked = vi.spyOn(globalThis, 'fetch').mockImplementation(async (at, init) => {
+      const { hostname } = new URL(urlOf(at));
+      shown.set(hostname, (init?.headers as Record<string, string> | undefined)?.['authorization']);
+      if (hostname.endsWith('.example')) throw new Error('nobody there');
+      const response = await real(at, init);
+      if (!urlOf(at).endsWith('/v1/cluster')) return response;
+      const cluster = (await response.json()) as { members: object[] };
+      return Response.json({ ...cluster, members: [...cluster.members, ...elsewhere] }, { headers: response.headers });
+    });
+    onTestFinished(() => asked.mockRestore());
+    const token = readFileSync(join(data, 'operator.token'), 'utf8').trim();
+    const viewsOf = async (...args: string[]) => {
+      shown.clear();
+      const { stdout } = await run('status', '--json', ...args);
+      return (JSON.parse(stdout) as { views: { url: string; problem: string | null }[] }).views;
+    };
+    expect(self).toMatch(/^[0-9a-f]{32}$/);
+    for (const args of [['--all'], ['--all', '--token', token]]) {
+      const views = await viewsOf(...args);
+      expect(views.map(({ problem }) => problem)).toEqual([
+        null,
+        expect.stringContaining('--urls'),
+        expect.stringContaining('--urls'),
+      ]);
+      expect([...shown.keys()]).toEqual(['127.0.0.1']);
+    }
+    const listed = await viewsOf('--urls', 'http://b.example', '--token', token);
+    expect(listed.map(({ url: at }) => at)).toEqual([url, 'http://a.example', 'http://b.example']);
+    expect([shown.has('a.example'), shown.get('b.example')]).toEqual([false, `Bearer ${token}`]);
+    const own = await run('status', '--urls', 'http://b.example');
+    expect([own.code, own.stderr]).toEqual([2, expect.stringContaining('takes a token in --token')]);
+  });
+
+  it('status names the open epoch when it is overdue, and what waits before it', async () => {
+    const real = globalThis.fetch;
+    const endsAt = '2026-11-20T10:00:00.000Z';
+    const states = ['sealed', 'closing', 'closing', 'closing'];
+    const asked = vi.spyOn(globalThis, 'fetch').mockImplementation(async (at, init) => {
+      const response = await real(at, init);
+      const { headers } = response;
+      const { pathname } = new URL(at instanceof Request ? at.url : at);
+      if (pathname === '/v1/cluster')
+        return Response.json({ ...((await response.json()) as object), openEpoch: 9 }, { headers });
+      if (pathname !== '/v1/epochs') return response;
+      const epochs = states.map((state, i) => ({ epoch: 6 + i, end: endsAt, state, deadline: endsAt }));
+      return Response.json({ sealedUpTo: 6, epochs }, { headers });
+    });
+    onTestFinished(() => asked.mockRestore());
+    const status = await ask('status');
+    expect(status).toMatch(new RegExp(`^open epoch +9, should have ended ${endsAt}$`, 'm'));
+    expect(status).toMatch(new RegExp(`^sealing +epoch 7 is closing, until ${endsAt}, 1 after it$`, 'm'));
+  });
+
   it('an invite is made by the node, or here with the key, and warns of loopback addresses', async () => {
     for (const args of [[], ['--operator-key', keyFile], ['--uses', '3', '--expires', '30m', '--quiet']]) {
       const { code, stdout, stderr } = await run('invite', ...args);
       expect([code, stderr]).toEqual([0, expect.stringContaining('works on this machine only')]);
-      expect(stdout).toMatch(args.includes('--quiet') ? /^wgi_\S+\n$/ : /^npm start -- --join wgi_\S+\n$/m);
+      expect(stdout).toMatch(args.includes('--quiet') ? /^wgi_\S+\n$/ : /^npm start -- --join -\n[^]*^wgi_\S+\n$/m);
     }
     const before = Date.now();
     const { stdout } = await run('invite', '--operator-key', keyFile, '--uses', '3', '--expires', '2h', '--json');
     const { uses, expiresAt } = JSON.parse(stdout) as { uses: number; expiresAt: string };
     expect(uses).toBe(3);
     expect(Date.parse(expiresAt) - before).toBeGreaterThanOrEqual(7_200_000);
+  });
+
+  it('a setting for joining keeps no command waiting, wherever it leads', async () => {
+    for (const WAGGLE_JOIN of ['-', '@gone'])
+      expect((await here(['customer', 'list'], { WAGGLE_URL: url, WAGGLE_DATA: data, WAGGLE_JOIN })).code).toBe(0);
   });
 
   it('what was asked wrongly is said before anything is done', async () => {
@@ -144,6 +214,7 @@ describe('for customers', () => {
     const usage = await json<{ totals: { requests: number; bytesIn: number } }>('usage', '--key', key);
     expect(usage.totals).toMatchObject({ requests: 1, bytesIn: readFileSync(PICTURE).length });
     expect(await ask('usage', 'painter')).toMatch(/^total +1 /m);
+    expect(await ask('usage', 'painter', '--month')).toMatch(/^unsealed +1 .*\ntotal +1 /m);
     const record = expect.objectContaining({ operation: 'resize' });
     for (const args of [['--key', key], ['painter']]) expect(JSON.parse(await ask('records', ...args))).toEqual(record);
   });

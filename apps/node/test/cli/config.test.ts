@@ -15,6 +15,7 @@ import {
   variableOf,
   type Sources,
 } from '../../src/config.ts';
+import { inviteOf } from '../../src/join.ts';
 
 let directory: string;
 beforeEach(() => {
@@ -84,6 +85,23 @@ describe('the order of sources', () => {
     const expected = { data: join(elsewhere, 'kept'), publicLog: false, databaseBytesMax: 2 ** 30 };
     expect(load({ flags: { config: 'elsewhere/node.json' } }).config).toMatchObject(expected);
     expect(load({ env: { WAGGLE_CONFIG: join(elsewhere, 'node.json') } }).config).toMatchObject(expected);
+  });
+});
+
+describe('an invite', () => {
+  it('is kept as it was given, and read when it is needed', () => {
+    const path = join(directory, 'invite');
+    expect(load({ flags: { join: '-' } }).config.join).toBe('-');
+    expect(load({ env: { WAGGLE_JOIN: '@invite' } }).config.join).toBe(`@${path}`);
+    expect(load({ env: { WAGGLE_JOIN: 'wgi_cut' } }).config.join).toBe('wgi_cut');
+    const invite = inviteOf(`@${path}`)!;
+    expect(invite.atHand()).toBeNull();
+    expect(invite.needed).toThrow(
+      expect.objectContaining({ code: 'CONFIG_INVALID', message: expect.stringMatching(/the invite from .*: ENOENT/) }),
+    );
+    file('wgi_text\n', 'invite');
+    expect([invite.atHand(), invite.needed()]).toEqual(['wgi_text', 'wgi_text']);
+    expect([inviteOf('-')!.atHand(), inviteOf(null)]).toEqual([null, null]);
   });
 });
 

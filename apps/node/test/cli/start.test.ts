@@ -190,6 +190,16 @@ describe('what keeps a node from starting is one line', () => {
     expect(await refused(data)).toMatch(/^2 waggle: CONFIG_INVALID: .*wedding\.jpg/);
   });
 
+  it('an invite that is none, or that cannot be read, and founds nothing', async () => {
+    const data = join(temporary(), 'data');
+    const flags = ['--log-level', 'warn', '--join'];
+    expect(await refused(data, [...flags, 'wgi_garbled'])).toMatch(/^2 waggle: INVITE_INVALID: /);
+    expect(await refused(data, [...flags, '@gone'])).toMatch(
+      /^2 waggle: CONFIG_INVALID: Expected to read the invite from \/\S+gone \(setting join\): ENOENT/,
+    );
+    expect(existsSync(join(data, 'operator.key'))).toBe(false);
+  });
+
   it('a setting', async () => {
     const data = join(temporary(), 'data');
     expect(await refused(data, ['--workers', '0'])).toBe(

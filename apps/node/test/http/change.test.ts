@@ -47,9 +47,9 @@ class Cluster {
   }
 
   /** A change that waits as the query says; how far it has got, and the header that says so. */
-  async change(query: WaitQuery): Promise<{ visibleAt: object; header: unknown }> {
+  async change(query: WaitQuery, id = 'token'): Promise<{ visibleAt: object; header: unknown }> {
     let header: unknown;
-    const request = { query, principal: { kind: 'token', id: 'token', role: 'operator' } } as unknown as FastifyRequest;
+    const request = { query, principal: { kind: 'token', id, role: 'operator' } } as unknown as FastifyRequest;
     const reply = {
       header: (name: string, value: unknown) => (header = name === 'waggle-visible' ? value : header),
     } as unknown as FastifyReply;
@@ -104,7 +104,9 @@ it('ends with the node', async () => {
 
 it('of too many that wait the last ones do not', async () => {
   const cluster = new Cluster(1);
-  const waiting = Array.from({ length: 256 }, () => cluster.change({ wait: 'all', timeoutMs: 500 }));
+  const waiting = Array.from({ length: 256 }, (_, i) =>
+    cluster.change({ wait: 'all', timeoutMs: 500 }, `token ${i % 2}`),
+  );
   await Promise.resolve();
   const late = new Cluster(1);
   await late.change({ wait: 'all', timeoutMs: 500 });
@@ -112,4 +114,17 @@ it('of too many that wait the last ones do not', async () => {
   expect(late.waitedMs).toBe(0);
   await late.change({ wait: 'all', timeoutMs: 500 });
   expect(late.waitedMs).toBe(500);
+});
+
+it('one principal has half of the places', async () => {
+  const cluster = new Cluster(1);
+  const waiting = Array.from({ length: 128 }, () => cluster.change({ wait: 'all', timeoutMs: 500 }, 'greedy'));
+  await Promise.resolve();
+  const [same, another] = [new Cluster(1), new Cluster(1)];
+  await Promise.all([
+    same.change({ wait: 'all', timeoutMs: 500 }, 'greedy'),
+    another.change({ wait: 'all', timeoutMs: 500 }, 'modest'),
+  ]);
+  await Promise.all(waiting);
+  expect([same.waitedMs, another.waitedMs]).toEqual([0, 500]);
 });

@@ -1,10 +1,10 @@
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { base64, type ReplicaId } from '@waggle/protocol/base';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { base64, WaggleError, type ReplicaId } from '@waggle/protocol/base';
 import { createAdmit, createBan, createRetire, encodeFact, factKey, parseInvite } from '@waggle/protocol/authority';
 import { createOperatorKey, entropy, nodeCrypto, readOperatorKey, signerFromSeed } from '@waggle/runtime';
-import { keyOf, openTestNode, type TestNode } from './support.ts';
+import { keyOf, openTestNode, until, type TestNode } from './support.ts';
 import { temporary } from '../cli/support.ts';
 
 /* The routes of a cluster, at a node that is alone; test/e2e/cluster.test.ts has several. */
@@ -36,12 +36,13 @@ const invite = async (body?: object): Promise<Invited> => {
 };
 
 /** A replica that was admitted, of which nothing was heard since. */
-async function admitted(): Promise<ReplicaId> {
+async function admitted(at = test): Promise<ReplicaId> {
   const signer = () => signerFromSeed(entropy.bytes(32));
   const keys = { transport: signer(), log: signer(), cosigner: signer() };
-  const parsed = parseInvite((await invite()).invite, nodeCrypto, signerFromSeed);
+  const made = await at.operator('POST', '/v1/cluster/invites');
+  const parsed = parseInvite(made.json<Invited>().invite, nodeCrypto, signerFromSeed);
   const fact = createAdmit(parsed, keys, Date.now(), nodeCrypto);
-  await test.node.driver.write([{ key: factKey(fact), value: encodeFact(fact) }]);
+  await at.node.driver.write([{ key: factKey(fact), value: encodeFact(fact) }]);
   return fact.replica;
 }
 
@@ -179,6 +180,28 @@ describe('a member', () => {
     }
   });
 
+  it('that only others vote without is banned by force', async () => {
+    const replica = await admitted();
+    const { driver } = test.node;
+    const voters = driver.roster;
+    // As if it had been sealed in, and were unheard.
+    const roster = vi.spyOn(driver, 'roster', 'get').mockReturnValue([...voters, { ...voters[0]!, replica }]);
+    onTestFinished(() => roster.mockRestore());
+    const ban = (body?: object) => test.operator('POST', `/v1/cluster/members/${replica}/ban`, body);
+    const refused = await ban();
+    expect([refused.statusCode, codeOf(refused)]).toEqual([409, 'BAN_REFUSED']);
+    expect(driver.authority.statusOf(replica)).toBe('admitted');
+    const forced = await ban({ force: true });
+    expect(forced.json()).toMatchObject({ status: 'banned', warnings: [expect.stringContaining('takes effect once')] });
+    const { alarms } = (await test.operator('GET', '/v1/cluster')).json<{ alarms: string[] }>();
+    expect(alarms).toEqual(
+      expect.arrayContaining([expect.stringContaining('was banned'), expect.stringContaining('no epoch is sealed')]),
+    );
+    expect(codeOf(await test.operator('POST', `/v1/cluster/members/${replica}/retire`, { force: true }))).toBe(
+      'REQUEST_INVALID',
+    );
+  });
+
   it('has to be one, and somebody has to be left', async () => {
     const { replica } = test.node.standing;
     const ask = async (path: string) => codeOf(await test.operator('POST', `/v1/cluster/members/${path}`));
@@ -197,4 +220,67 @@ it('metrics show the members and what goes between them', async () => {
   expect(payload).toMatch(/^waggle_links 0$/m);
   expect(payload).toMatch(/^waggle_lag_seconds\{class="control"\} 0$/m);
   expect(payload).toMatch(/^waggle_replication_bytes_total\{direction="out"\} 0$/m);
+});
+
+describe('a node that goes', () => {
+  it('says whether a member that is reachable holds what it counted', async () => {
+    for (const isAlone of [true, false]) {
+      const going = await openTestNode();
+      await going.node.announce('http://127.0.0.1:8080', '0.1.0');
+      if (!isAlone) await admitted(going);
+      expect(await going.node.close()).toBe(isAlone);
+      await going.app.close();
+    }
+  });
+});
+
+it('a node gives its own vote up without the operator key', async () => {
+  const own = await openTestNode();
+  onTestFinished(() => own.close());
+  await own.node.announce('http://127.0.0.1:8080', '0.1.0');
+  const { replica } = own.node.standing;
+  const { driver } = own.node;
+  const other = await admitted(own);
+  vi.spyOn(driver, 'roster', 'get').mockReturnValue([...driver.roster, { ...driver.roster[0]!, replica: other }]);
+  rmSync(join(own.node.config.data, 'operator.key'));
+  const path = '/v1/cluster/members';
+  expect(codeOf(await own.operator('POST', `${path}/${other}/retire`))).toBe('OPERATOR_KEY_MISSING');
+  expect((await own.operator('POST', `${path}/${replica}/retire`)).json()).toMatchObject({
+    replica,
+    status: 'retired',
+  });
+});
+
+it('a member that starts again says nothing of credentials before it has heard another, or waited for one', async () => {
+  const before = await openTestNode();
+  await before.node.announce('http://127.0.0.1:8080', '0.1.0');
+  await admitted(before);
+  await before.app.close();
+  await before.node.close();
+  const again = await openTestNode({ data: before.node.config.data });
+  onTestFinished(() => again.close());
+  const refused = await again.operator('GET', '/v1/cluster');
+  expect([refused.statusCode, codeOf(refused)]).toEqual([503, 'NOT_READY']);
+  const ready = await again.as('')('GET', '/readyz');
+  expect([ready.statusCode, codeOf(ready)]).toEqual([503, 'NOT_READY']);
+  await until(() => !again.node.isSettling);
+  expect((await again.operator('GET', '/v1/cluster')).statusCode).toBe(200);
+});
+
+describe('a replica that was overtaken', () => {
+  it('changes nothing, says so in words of its own, and remembers it once the disk has room', async () => {
+    const old = await openTestNode();
+    onTestFinished(() => old.close());
+    const commit = vi.spyOn(old.node.store, 'commit').mockRejectedValue(new WaggleError('STORE_FULL'));
+    old.node.alarms.raise({ what: 'overtaken', version: 7 });
+    await until(() => commit.mock.calls.length > 1);
+    commit.mockRestore();
+    await until(async () => (await old.node.store.load()).meta.has('overtaken'));
+    const refused = await old.operator('PUT', '/v1/customers/late', { name: 'late' });
+    expect([refused.statusCode, codeOf(refused)]).toEqual([503, 'NOT_READY']);
+    expect(refused.json<{ detail: string }>().detail).toContain('older copy');
+    expect((await old.operator('GET', '/v1/cluster')).json<{ alarms: string[] }>().alarms).toEqual([
+      expect.stringContaining('put back from an older copy'),
+    ]);
+  });
 });

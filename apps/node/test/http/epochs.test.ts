@@ -12,6 +12,7 @@ import {
   statementLeaf,
 } from '@waggle/protocol/transparency';
 import { nodeCrypto } from '@waggle/runtime';
+import { pageOfEpochs } from '../../src/http/epochs.ts';
 import { customerOf, openTestNode, PNG, until, type Caller, type TestNode } from './support.ts';
 
 const IMAGE = { 'content-type': 'image/png' };
@@ -156,7 +157,32 @@ describe('statements', () => {
   });
 });
 
+describe('a page of epochs', () => {
+  it('begins where it is told, or so that it ends with the open one, and never before the log does', () => {
+    expect(pageOfEpochs(undefined, 100, 0, 4)).toEqual({ first: 0, count: 5 });
+    expect(pageOfEpochs(undefined, 3, 0, 4)).toEqual({ first: 2, count: 3 });
+    expect(pageOfEpochs(1, 2, 0, 4)).toEqual({ first: 1, count: 2 });
+    expect(pageOfEpochs(9, 2, 0, 4)).toEqual({ first: 9, count: 0 });
+    expect(pageOfEpochs(undefined, 100, 17, 19)).toEqual({ first: 17, count: 3 });
+    expect(pageOfEpochs(0, 2, 17, 19)).toEqual({ first: 17, count: 2 });
+  });
+});
+
 describe('epochs', () => {
+  it('that wait for an earlier one are not said to be sealed already', async () => {
+    const { driver } = test.node;
+    const sealing = driver.openEpoch + 10;
+    const spies = [
+      vi.spyOn(driver, 'openEpoch', 'get').mockReturnValue(sealing + 2),
+      vi
+        .spyOn(driver, 'sealingStatus', 'get')
+        .mockReturnValue({ ...driver.sealingStatus, epoch: sealing, phase: 'sealing' }),
+    ];
+    const { epochs } = (await get(`/v1/epochs?from=${sealing}`)).json<{ epochs: { state: string }[] }>();
+    for (const spy of spies) spy.mockRestore();
+    expect(epochs.map(({ state }) => state)).toEqual(['sealing', 'closing', 'open']);
+  });
+
   it('are listed up to the open one', async () => {
     const { epochs, sealedUpTo } = (await get('/v1/epochs?limit=3')).json<{
       sealedUpTo: number;

@@ -2,7 +2,8 @@ import { EventEmitter } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { WaggleError } from '@waggle/protocol/base';
+import { WaggleError, type ReplicaId } from '@waggle/protocol/base';
+import type { ReplicaStatus } from '@waggle/protocol/authority';
 import type { Clock } from '@waggle/runtime';
 import { Upload } from '../../src/http/bodies.ts';
 import { BufferPool } from '../../src/http/buffers.ts';
@@ -240,10 +241,12 @@ describe('readiness', () => {
     let probes = 0;
     let works = true;
     let finish: (() => void) | undefined;
+    let status: ReplicaStatus = 'admitted';
     const node: Probed = {
       isDraining: false,
       isInformed: true,
-      driver: { isFull: false },
+      standing: { replica: 'a'.repeat(32) as ReplicaId },
+      driver: { isFull: false, authority: { statusOf: () => status } },
       clock: { nowMs: () => 0, monotonicMs: () => nowMs, after: () => () => {} },
       pool: {
         probe: async () => {
@@ -272,6 +275,11 @@ describe('readiness', () => {
     const late = readiness.check();
     finish!();
     expect(await late).toBeNull();
+
+    status = 'banned';
+    expect((await readiness.check())?.message).toContain('banned');
+    status = 'retired';
+    expect(await readiness.check()).toBeNull();
 
     readiness.leave();
     expect((await readiness.check())?.code).toBe('DRAINING');

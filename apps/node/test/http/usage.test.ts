@@ -53,3 +53,42 @@ it('a seal in the middle of the answer is counted once: its epoch is still unsea
   expect(after.totals).toEqual(usage);
   expect(after.epochs[0]).toMatchObject({ epoch: 4, state: 'sealed' });
 });
+
+it('what a member with a clock ahead meters is in what reaches the present, and not in what ends before', async () => {
+  const unsealed = new Map([
+    [5, usage],
+    [60_000, usage],
+  ]);
+  const node = {
+    standing: { cluster: { genesis: { startMs: 0, epochMs: 1_000 } } },
+    clock: { nowMs: () => 5_500 },
+    driver: {
+      standing: { replica: 'self' },
+      members: [],
+      authority: { admittedReplicas: () => [] },
+      directory: new Map(),
+      roster: [],
+      openEpoch: 5,
+      sealingEpoch: 5,
+      unsealed: {
+        epochs: () => [...unsealed.keys()],
+        skus: () => ['resize.jpeg'],
+        usage: (epoch: number) => unsealed.get(epoch),
+      },
+    },
+    store: { statementsOf: async () => [] },
+  } as unknown as Node;
+  const read = async (fromMs: number | null, toMs: number): Promise<[epoch: number, state: string][]> => {
+    const { epochs } = (await readUsage(node, acme, { fromMs, toMs, group: 'epoch' })) as {
+      epochs: { epoch: number; state: string }[];
+    };
+    return epochs.map(({ epoch, state }) => [epoch, state]);
+  };
+  const both = [
+    [5, 'open'],
+    [60_000, 'open'],
+  ];
+  expect(await read(null, 5_501)).toEqual(both);
+  expect(await read(0, 5_501)).toEqual(both);
+  expect(await read(0, 5_000)).toEqual([]);
+});

@@ -1,3 +1,4 @@
 export * from './bundle.ts';
 export { totalsOf, type Totals } from './statement.ts';
+export { verifyBreak, verifySuccessor, type Succession } from './succession.ts';
 export * from './verify.ts';

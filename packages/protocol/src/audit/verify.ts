@@ -11,7 +11,6 @@ import {
   type CustomerId,
   type Digest,
   type Epoch,
-  type ErrorCode,
 } from '../base/index.ts';
 import { parseFacts, verifyFact, type RosterFact } from '../authority/index.ts';
 import {
@@ -22,7 +21,6 @@ import {
   parseHeader,
   parseRoster,
   parseSlotList,
-  quorumOf,
   rosterDigest,
   type ChainState,
   type Cluster,
@@ -33,24 +31,19 @@ import {
 } from '../sealing/index.ts';
 import {
   appendToFrontier,
-  cosignerKey,
-  formatNote,
   frontierRoot,
   leafHash,
-  logKey,
-  openCheckpoint,
   parseLogProof,
-  parseNote,
   statementLeaf,
   verifyInclusion,
-  COSIGNATURE,
-  type Checkpoint,
   type Frontier,
   type Statement,
 } from '../transparency/index.ts';
 import { parseSlot, slotName, type Slot } from '../usage/index.ts';
 import { BUNDLE_FILES, countedFile, parseChainFile, slotFile, type Bundle, type ChainFile } from './bundle.ts';
 import { parseStatement, totalsOf, type Totals } from './statement.ts';
+import { named, readCheckpoint } from './checkpoint.ts';
+import { verifySuccessor } from './succession.ts';
 
 /** What a verifier knows after an epoch: enough to go on with the next, and to notice if history changes. */
 export interface Verified {
@@ -80,17 +73,6 @@ export interface EpochReport {
   readonly cosigners: readonly string[];
 }
 
-/** Runs a part and gives its decoding errors the code of what was being read. */
-function named<T>(code: ErrorCode, what: string, part: () => T): T {
-  try {
-    return part();
-  } catch (error) {
-    if (error instanceof WaggleError && error.code === 'DECODE_FAILED')
-      throw new WaggleError(code, `${what}: ${error.message}`, { cause: error });
-    throw error;
-  }
-}
-
 function file(bundle: Bundle, name: string): Uint8Array {
   const bytes = bundle.get(name);
   if (bytes === undefined) throw new WaggleError('BUNDLE_MALFORMED', `Expected the file ${name}, which is missing`);
@@ -111,6 +93,7 @@ export function verifyBundle(
   crypto: Crypto,
 ): { readonly verified: Verified; readonly report: EpochReport } {
   const cluster = readCluster(bundle, after?.cluster.id ?? pinned, crypto);
+  if (after === null) verifySuccessor(cluster, crypto);
   const chainFile = named('BUNDLE_MALFORMED', BUNDLE_FILES.chain, () =>
     parseChainFile(file(bundle, BUNDLE_FILES.chain)),
   );
@@ -142,7 +125,7 @@ export function verifyBundle(
   );
   const { checkpoint, cosigners } = readCheckpoint(
     file(bundle, BUNDLE_FILES.checkpoint),
-    cluster,
+    cluster.origin,
     chain.roster,
     crypto,
   );
@@ -153,7 +136,12 @@ export function verifyBundle(
       `Expected tree size ${frontier.size} and root ${base64.encode(root)} after epoch ${chain.epoch}, received ${checkpoint.size} and ${base64.encode(checkpoint.root)}`,
     );
   return {
-    verified: { cluster, chain: outcome.next, frontier, fromGenesis: after?.fromGenesis ?? chain.epoch === 0 },
+    verified: {
+      cluster,
+      chain: outcome.next,
+      frontier,
+      fromGenesis: after?.fromGenesis ?? chain.epoch === chainStart(cluster).epoch,
+    },
     report: reportOf(chain, outcome, slotList.length, frontier.size, root, cosigners),
   };
 }
@@ -188,7 +176,13 @@ function readChain(
     );
   const counted = new Map(said.counted.map((slot) => [slotName(slot), slot.digest]));
   if (after === null) {
-    if (said.epoch === 0) return readStart(said, cluster);
+    const start = chainStart(cluster);
+    if (said.epoch === start.epoch) return readStart(said, start);
+    if (said.epoch < start.epoch)
+      throw new WaggleError(
+        'HEADER_MISMATCH',
+        `Expected epochs from ${start.epoch} on, with which the cluster began, received ${said.epoch}`,
+      );
     if (said.previous === null || said.frontier.size === 0)
       throw new WaggleError(
         'HEADER_MISMATCH',
@@ -212,14 +206,19 @@ function readChain(
   return after.fromGenesis ? after.chain : { ...after.chain, counted: new Map([...counted, ...known]) };
 }
 
-/** Before epoch 0 there is nothing. */
-function readStart(said: ChainFile, cluster: Cluster): ChainState {
-  if (said.previous !== null || said.frontier.size > 0 || said.format !== 1 || said.counted.length > 0)
+/** Before the first epoch there is no tree, and nothing but what a predecessor had counted. */
+function readStart(said: ChainFile, start: ChainState): ChainState {
+  const isStart =
+    said.previous === start.previous &&
+    said.frontier.size === 0 &&
+    said.format === start.format &&
+    said.counted.every((slot) => start.counted.get(slotName(slot)) === slot.digest);
+  if (!isStart)
     throw new WaggleError(
       'HEADER_MISMATCH',
-      'Expected no header, no tree, no counted slots and format 1 before epoch 0',
+      `Expected no tree, and header, format and counted slots as the genesis has them, before epoch ${start.epoch}`,
     );
-  return chainStart(cluster);
+  return start;
 }
 
 /** The slot list, held against the header at once, so that what it names can be trusted as much as the header. */
@@ -332,40 +331,6 @@ function checkStatements(bundle: Bundle, outcome: Outcome): void {
   throw new WaggleError('STATEMENT_MISMATCH', `Expected ${where} as the slots give it in ${BUNDLE_FILES.statements}`);
 }
 
-/** Opens a checkpoint against a roster: every line a good one of its members, a majority of cosigners among them. */
-function readCheckpoint(
-  bytes: Uint8Array,
-  cluster: Cluster,
-  roster: Roster,
-  crypto: Crypto,
-): { checkpoint: Checkpoint; cosigners: string[] } {
-  return named('CHECKPOINT_INVALID', BUNDLE_FILES.checkpoint, () => {
-    const note = fromUtf8(bytes);
-    const keys = roster.flatMap((member) => [
-      logKey(crypto, cluster.origin, base64.decode(member.logKey)),
-      cosignerKey(crypto, cluster.origin, member.replica, base64.decode(member.cosignerKey)),
-    ]);
-    const parsed = parseNote(note);
-    const { checkpoint, verified, unknown } = openCheckpoint(crypto, note, keys);
-    if (checkpoint.origin !== cluster.origin)
-      throw new WaggleError('CHECKPOINT_INVALID', `Expected origin ${cluster.origin}, received ${checkpoint.origin}`);
-    if (unknown.length > 0 || verified.length !== parsed.signatures.length || formatNote(parsed) !== note)
-      throw new WaggleError(
-        'CHECKPOINT_INVALID',
-        `Expected signatures of the roster only, each once, received one by ${unknown[0]?.name ?? 'a key twice'}`,
-      );
-    const cosigners = verified
-      .filter(({ key }) => key.type === COSIGNATURE)
-      .map(({ key }) => key.name.slice(cluster.origin.length + 1));
-    if (cosigners.length < quorumOf(roster))
-      throw new WaggleError(
-        'QUORUM_MISSING',
-        `Expected cosignatures by ${quorumOf(roster)} of ${roster.length} members, received ${cosigners.length}`,
-      );
-    return { checkpoint, cosigners };
-  });
-}
-
 function reportOf(
   { epoch, roster }: ChainState,
   outcome: Outcome,
@@ -428,7 +393,7 @@ export function verifyStatement(
   } = named('PROOF_INVALID', 'the proof', () => parseLogProof(fromUtf8(proof)));
   if (extra !== undefined)
     throw new WaggleError('PROOF_INVALID', 'Expected no extra data in the proof, which nothing signs');
-  const { checkpoint, cosigners } = readCheckpoint(utf8(note), cluster, roster, crypto);
+  const { checkpoint, cosigners } = readCheckpoint(utf8(note), cluster.origin, roster, crypto);
   const leaf = leafHash(crypto, statementLeaf(fromUtf8(statement), said.sealedIn, crypto));
   verifyInclusion(crypto, { index, size: checkpoint.size, hashes }, leaf, checkpoint.root);
   return {

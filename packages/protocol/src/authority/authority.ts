@@ -1,9 +1,19 @@
-import { base64, compareText, digestOf, WaggleError, type Crypto, type Digest, type ReplicaId } from '../base/index.ts';
-import type { Cluster, RosterEntry } from '../sealing/index.ts';
+import {
+  base64,
+  compareText,
+  digestOf,
+  WaggleError,
+  type ClusterId,
+  type Crypto,
+  type Digest,
+  type ReplicaId,
+} from '../base/index.ts';
+import type { Cluster, PastWriter, Roster, RosterEntry } from '../sealing/index.ts';
 import { FactSet, heldFact, sortOf, type HeldFact } from './fact-set.ts';
 import { factKey, factLines, parseFact, type Admit } from './facts.ts';
 import { checkInvite } from './invite.ts';
 import { replicaIdOf } from './proof.ts';
+import { nextRoster, type RosterWarning } from './roster-change.ts';
 import { verifyAdmit, verifyFact } from './verify.ts';
 
 /** Facts held at most of each sort: admits; retirements by the replicas themselves; what the operator signed. */
@@ -38,6 +48,8 @@ export class Authority {
   readonly #set: FactSet;
   readonly #founders: ReadonlyMap<ReplicaId, RosterEntry>;
   readonly #founderKeys: ReadonlyMap<string, ReplicaId>;
+  /** Replicas of earlier clusters: what they wrote is read, and that is all. */
+  readonly #past: ReadonlyMap<ReplicaId, PastWriter>;
   #refused = 0;
   #content: FactsContent | undefined;
   #admitted: readonly RosterEntry[] | undefined;
@@ -48,6 +60,7 @@ export class Authority {
     this.#set = new FactSet(crypto);
     this.#founders = new Map(cluster.genesis.roster.map((entry) => [entry.replica, entry]));
     this.#founderKeys = new Map(cluster.genesis.roster.map((entry) => [entry.transportKey, entry.replica]));
+    this.#past = new Map(cluster.genesis.predecessor?.writers.map((writer) => [writer.replica, writer]));
   }
 
   /** Registers that were no good: malformed, forged, or above a bound. They changed nothing. */
@@ -93,6 +106,13 @@ export class Authority {
     return this.#entryOf(replica) === undefined ? 'unknown' : 'admitted';
   }
 
+  /** The text of the fact by which the holder of a transport key (base64) is banned, and its register's key; null unless it is. */
+  banOf(transportKey: string): { readonly key: string; readonly text: string } | null {
+    const replica = this.replicaOf(transportKey);
+    const ban = replica === undefined ? undefined : this.#set.of(replica).find(({ fact }) => fact.kind === 'ban');
+    return ban === undefined ? null : { key: factKey(ban.fact), text: ban.text };
+  }
+
   /** Whether the holder of a transport key (base64) may connect: of the genesis or ever admitted, retired or not, and not banned. */
   mayConnect(transportKey: string): boolean {
     const replica = this.replicaOf(transportKey);
@@ -109,8 +129,13 @@ export class Authority {
 
   /** The transport key that signs a replica's control registers, 32 bytes, banned or not; undefined for a stranger. */
   keyOf(replica: ReplicaId): Uint8Array | undefined {
-    const entry = this.#entryOf(replica);
+    const entry = this.#entryOf(replica) ?? this.#past.get(replica);
     return entry === undefined ? undefined : base64.decode(entry.transportKey);
+  }
+
+  /** The cluster that the signatures of a replica's control registers are bound to: of its own time. */
+  boundTo(replica: ReplicaId): ClusterId {
+    return this.#past.get(replica)?.cluster ?? this.#cluster.id;
   }
 
   /** All that may connect, in roster order. */
@@ -145,6 +170,12 @@ export class Authority {
         'INVITE_USED',
         `Expected an invite that is not used up; this one was good for ${fact.grant.uses} and ${others.length} joined with it`,
       );
+  }
+
+  /** What the operator should know of the roster that would follow on one now, as far as is known here (`nextRoster`). */
+  rosterWarnings(roster: Roster, seen: ReadonlySet<ReplicaId>): readonly RosterWarning[] {
+    const facts = Array.from(this.#set, ({ fact }) => fact);
+    return nextRoster(roster, facts, seen, this.#crypto).warnings;
   }
 
   #entryOf(replica: ReplicaId): RosterEntry | undefined {

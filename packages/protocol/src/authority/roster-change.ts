@@ -57,15 +57,6 @@ function newcomers(set: FactSet, roster: Roster): readonly HeldAdmit[] {
   return [...byReplicaId.values()];
 }
 
-/**
- * The replicas that may vote beside a roster as far as verified facts go, in roster order: admitted, not retired or banned, and
- * within the uses of their invites. The same facts give the same replicas, in any order and however often they come.
- */
-export const admitted = (facts: Iterable<RosterFact>, roster: Roster, crypto: Crypto): RosterEntry[] =>
-  newcomers(setOf(facts, crypto), roster)
-    .map(({ fact }) => entryOf(fact))
-    .sort(byReplica);
-
 /** Who of a roster stays: at least one if nobody comes, one that is not banned if there is one, the lowest id. */
 function staying(roster: Roster, set: FactSet, hasNewcomers: boolean): Roster {
   const stay = roster.filter(({ replica }) => !set.isOut(replica));
@@ -74,11 +65,11 @@ function staying(roster: Roster, set: FactSet, hasNewcomers: boolean): Roster {
 }
 
 /**
- * The roster that follows on one (PROTOCOL section 5), from verified facts. `seen` are the replicas of whom a closer holds a
- * register written by themselves: nobody votes before. The same roster, facts and `seen` give the same bytes at every node.
+ * The roster that follows on one (PROTOCOL section 5), from verified facts. `seen` are the replicas that
+ * follow the chain (sealing's `followingReplicas`): nobody votes before. The same roster, facts and `seen` give the same bytes at every node.
  *
  * 1. Whoever is retired or banned leaves; but the last one stays, as a roster of nobody could never seal again.
- * 2. Newcomers come by `admitted`; up to `ROSTER_MAX`, the lower hashes first. Nobody is replaced by one.
+ * 2. Newcomers come within the uses of their invites; up to `ROSTER_MAX`, the lower hashes first. Nobody is replaced by one.
  * 3. No roster of two arises by a newcomer: it waits until a third can come with it.
  */
 export function nextRoster(

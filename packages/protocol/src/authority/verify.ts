@@ -72,6 +72,10 @@ export function verifyAdmit(fact: Admit, cluster: Cluster, crypto: Crypto): void
   const { replica, transportKey, logKey, cosignerKey, grant, joinedMs, signatures } = fact;
   if (cluster.genesis.roster.some((entry) => entry.replica === replica || entry.transportKey === transportKey))
     refuse(`Expected a newcomer, received ${replica}, which the genesis names`);
+  if (
+    cluster.genesis.predecessor?.writers.some((past) => past.replica === replica || past.transportKey === transportKey)
+  )
+    refuse(`Expected a newcomer, received ${replica}, which was of an earlier cluster`);
   if (replicaIdOf(transportKey, crypto) !== replica)
     refuse(`Expected the transport key of ${replica}, received another`);
   if (new Set([transportKey, logKey, cosignerKey, grant.key, cluster.genesis.operatorKey]).size !== 5)

@@ -75,6 +75,7 @@ export const ERRORS = {
   PEER_UNREACHABLE: { status: 503, title: 'No member answers.', effect: NOTHING },
   MEMBER_UNKNOWN: { status: 404, title: 'There is no such member.', effect: NOTHING },
   OPERATOR_KEY_MISSING: { status: 409, title: 'This node does not have the operator key.', effect: NOTHING },
+  BAN_REFUSED: { status: 409, title: 'Too few voters would be left to seal an epoch.', effect: NOTHING },
   SLOTS_EXPIRED: {
     status: 410,
     title: 'The slots of this epoch are not kept any more.',

@@ -37,15 +37,19 @@ export class GCounter {
   readonly #epochs = new Map<Epoch, EpochSums>();
 
   fold({ register, previous }: Change<UsageRow>): void {
-    const before = previous?.usage ?? ZERO_USAGE;
-    let epoch = this.#epochs.get(register.epoch);
-    if (epoch === undefined) this.#epochs.set(register.epoch, (epoch = { total: zero(), customers: new Map() }));
-    let skus = epoch.customers.get(register.customer);
-    if (skus === undefined) epoch.customers.set(register.customer, (skus = new Map()));
-    let sums = skus.get(register.sku);
-    if (sums === undefined) skus.set(register.sku, (sums = zero()));
-    add(epoch.total, register.usage, before);
-    add(sums, register.usage, before);
+    this.move(register, previous?.usage ?? ZERO_USAGE, register.usage);
+  }
+
+  /** Counts something else of a row than before. */
+  move(row: Pick<UsageRow, 'epoch' | 'customer' | 'sku'>, before: Usage, after: Usage): void {
+    let epoch = this.#epochs.get(row.epoch);
+    if (epoch === undefined) this.#epochs.set(row.epoch, (epoch = { total: zero(), customers: new Map() }));
+    let skus = epoch.customers.get(row.customer);
+    if (skus === undefined) epoch.customers.set(row.customer, (skus = new Map()));
+    let sums = skus.get(row.sku);
+    if (sums === undefined) skus.set(row.sku, (sums = zero()));
+    add(epoch.total, after, before);
+    add(sums, after, before);
   }
 
   /** The usage of an epoch, of a customer in it, or of one billing category of that customer; zeros if there is none. */

@@ -18,7 +18,9 @@ export interface Range {
  * **catch-up** are pending until they reach `until`, up to where their senders held everything; `reached` is the progress.
  */
 export class Part<R extends Register> {
-  readonly base = new VersionLog<R>();
+  readonly base: VersionLog<R>;
+  readonly #sizeOf: (register: R) => number;
+  #pendingBytes = 0;
   upTo = 0;
   reached = 0;
   until = 0;
@@ -27,6 +29,16 @@ export class Part<R extends Register> {
   readonly #newestPending = new Map<string, R>();
   /** Pending keys that the base does not have. */
   #pendingOnly = 0;
+
+  constructor(sizeOf: (register: R) => number) {
+    this.#sizeOf = sizeOf;
+    this.base = new VersionLog(sizeOf);
+  }
+
+  /** What all that is held takes, by `sizeOf`. */
+  get bytes(): number {
+    return this.base.bytes + this.#pendingBytes;
+  }
 
   /** Distinct keys held. */
   get keys(): number {
@@ -60,6 +72,7 @@ export class Part<R extends Register> {
     if (held === undefined || held.version < register.version) this.#newestPending.set(register.key, register);
     if ((this.#pending.at(-1)?.version ?? 0) < register.version) this.#pending.push(register);
     else this.#pending.splice(indexAfter(this.#pending, register.version), 0, register);
+    this.#pendingBytes += this.#sizeOf(register);
   }
 
   /** Takes note that the pending registers hold all of the range, as of a sender whose base reached to `end`. */
@@ -93,7 +106,7 @@ export class Part<R extends Register> {
       if (inPending && !inBase) this.#pendingOnly--;
       deletedPending ||= inPending;
     }
-    if (deletedPending) this.#pending = this.#pending.filter(({ key }) => this.#newestPending.has(key));
+    if (deletedPending) this.#keepPending(({ key }) => this.#newestPending.has(key));
     return deleted;
   }
 
@@ -106,7 +119,7 @@ export class Part<R extends Register> {
   /** Keeps `count` of the pending registers at most, or one per key: gives up what is overwritten, and the catch-up with it. */
   bound(count: number): void {
     if (this.#pending.length <= count) return;
-    this.#pending = this.#pending.filter((register) => this.#newestPending.get(register.key) === register);
+    this.#keepPending((register) => this.#newestPending.get(register.key) === register);
     this.restart();
   }
 
@@ -122,8 +135,14 @@ export class Part<R extends Register> {
     this.#pending = [...this.base.after(0)];
     for (const register of this.#pending) this.#newestPending.set(register.key, register);
     this.#pendingOnly = this.#pending.length;
+    this.#pendingBytes = this.base.bytes;
     this.base.clear();
     this.follow({ from: 0, to: 0 }, 0);
+  }
+
+  #keepPending(isKept: (register: R) => boolean): void {
+    this.#pending = this.#pending.filter(isKept);
+    this.#pendingBytes = this.#pending.reduce((bytes, register) => bytes + this.#sizeOf(register), 0);
   }
 
   /** Moves what is pending up to there into the base. */
@@ -135,6 +154,7 @@ export class Part<R extends Register> {
       if (this.base.get(register.key) === undefined) this.#pendingOnly--;
       if (this.#newestPending.get(register.key) === register) this.#newestPending.delete(register.key);
       this.base.set(register);
+      this.#pendingBytes -= this.#sizeOf(register);
     }
     this.upTo = upTo;
     if (this.reached <= upTo) this.restart();

@@ -1,4 +1,13 @@
-import { assert, compareText, digestOf, WaggleError, WireWriter, type Crypto, type Digest } from '../base/index.ts';
+import {
+  assert,
+  compareText,
+  concat,
+  digestOf,
+  WaggleError,
+  WireWriter,
+  type Crypto,
+  type Digest,
+} from '../base/index.ts';
 import { Part, type Range } from './part.ts';
 import type { Register } from './register.ts';
 
@@ -31,6 +40,10 @@ export interface Joined<R extends Register> {
 export interface RegistersOptions<R extends Register> {
   /** Most keys of one writer. */
   readonly keysMax: number;
+  /** Most of one writer that is taken from others, by `sizeOf`; unbounded if not given. */
+  readonly bytesMax?: number;
+  /** What a register takes; nothing if not given. */
+  readonly sizeOf?: (register: R) => number;
   /** Whether two registers of one version are the same, as far as their writer decides it. */
   readonly equal: (a: R, b: R) => boolean;
 }
@@ -42,15 +55,21 @@ export interface RegistersOptions<R extends Register> {
  */
 export class Registers<R extends Register, W extends string> {
   readonly #options: RegistersOptions<R>;
+  readonly #sizeOf: (register: R) => number;
   readonly #parts = new Map<W, Part<R>>();
+  /** Kept from one question to the next, as most come between two changes: the writers in order, each one's part of the digest, and it. */
+  #sorted: readonly W[] | undefined;
+  readonly #encoded = new Map<W, Uint8Array>();
+  #digest: Digest | undefined;
 
   constructor(options: RegistersOptions<R>) {
     this.#options = options;
+    this.#sizeOf = options.sizeOf ?? (() => 0);
   }
 
   /** Writers of which anything is known, in order. */
-  writers(): W[] {
-    return [...this.#parts.keys()].sort(compareText);
+  writers(): readonly W[] {
+    return (this.#sorted ??= [...this.#parts.keys()].sort(compareText));
   }
 
   /** The version vector's entry: the version up to which everything of the writer is held; 0 for an unknown one. */
@@ -77,11 +96,17 @@ export class Registers<R extends Register, W extends string> {
     return this.#options.keysMax - (this.#parts.get(writer)?.keys ?? 0);
   }
 
+  /** What is held of the writer, by `sizeOf`. */
+  bytes(writer: W): number {
+    return this.#parts.get(writer)?.bytes ?? 0;
+  }
+
   /** Writes of our own: the writer's next versions, one after the other. Asserts it, and that there is room. */
   apply(writer: W, registers: readonly R[]): Change<R>[] {
     const part = this.#part(writer);
     assert(part.pending.length === 0 && part.reached === part.until, 'a writer of our own has nothing missing');
     assert(this.#newKeys(part, registers) <= this.room(writer), 'a writer of our own keeps to its bound of keys');
+    this.#touch(writer);
     return registers.map((register) => {
       assert(register.version === part.upTo + 1, 'a write takes the next version');
       const previous = part.get(register.key);
@@ -93,18 +118,21 @@ export class Registers<R extends Register, W extends string> {
 
   /**
    * Takes in what another node sent; verified before (PROTOCOL section 2). Throws `DECODE_FAILED`, before anything changes, if
-   * the range is not in order or the writer would have more than `keysMax` keys.
+   * the range is not in order or the writer would have more than `keysMax` keys or `bytesMax` bytes.
    */
   join(delta: Delta<R, W>): Joined<R> {
     checkDelta(delta);
-    const part = this.#parts.get(delta.writer) ?? new Part<R>();
+    const known = this.#parts.get(delta.writer);
+    const part = known ?? new Part<R>(this.#sizeOf);
     const keys = part.keys + this.#newKeys(part, delta.registers);
     if (keys > this.#options.keysMax)
       throw new WaggleError(
         'DECODE_FAILED',
         `Expected at most ${this.#options.keysMax} keys of ${delta.writer}, received ${keys}`,
       );
-    this.#parts.set(delta.writer, part);
+    this.#demandBytes(part, delta);
+    if (known === undefined) this.#add(delta.writer, part);
+    this.#touch(delta.writer);
     const changed: Change<R>[] = [];
     const conflicts: { held: R; received: R }[] = [];
     for (const register of delta.registers) {
@@ -154,18 +182,7 @@ export class Registers<R extends Register, W extends string> {
    * (invariant 11), but for dropped ones.
    */
   digest(crypto: Crypto): Digest {
-    const wire = new WireWriter();
-    for (const writer of this.writers()) {
-      const { upTo, pending } = this.#parts.get(writer)!;
-      if (upTo === 0 && pending.length === 0) continue;
-      wire.text(writer).varint(upTo).varint(pending.length);
-      let last = upTo;
-      for (const { version } of pending) {
-        wire.varint(version - last);
-        last = version;
-      }
-    }
-    return digestOf(crypto, wire.finish());
+    return (this.#digest ??= digestOf(crypto, concat(...this.writers().map((writer) => this.#encode(writer)))));
   }
 
   /**
@@ -188,12 +205,15 @@ export class Registers<R extends Register, W extends string> {
 
   /** Forgets keys, such as rows that a seal has counted; the vector stays. How many were held. */
   drop(writer: W, keys: Iterable<string>): number {
+    this.#touch(writer);
     return this.#parts.get(writer)?.delete(keys) ?? 0;
   }
 
   /** Forgets a writer, vector and all. Only for one that never writes again and whom every node forgets by the same rule. */
   forget(writer: W): void {
+    this.#touch(writer);
     this.#parts.delete(writer);
+    this.#sorted = undefined;
   }
 
   /** Puts back a register from our own disk: one for each key, in any order. Then call `restored`, before anything else. */
@@ -208,13 +228,43 @@ export class Registers<R extends Register, W extends string> {
   restored(vector: Iterable<readonly [writer: W, upTo: number]>): void {
     const upTo = new Map(vector);
     for (const writer of upTo.keys()) this.#part(writer);
-    for (const [writer, part] of this.#parts) part.restored(upTo.get(writer) ?? 0);
+    for (const [writer, part] of this.#parts) {
+      this.#touch(writer);
+      part.restored(upTo.get(writer) ?? 0);
+    }
   }
 
   #part(writer: W): Part<R> {
     let part = this.#parts.get(writer);
-    if (part === undefined) this.#parts.set(writer, (part = new Part()));
+    if (part === undefined) this.#add(writer, (part = new Part(this.#sizeOf)));
     return part;
+  }
+
+  #add(writer: W, part: Part<R>): void {
+    this.#parts.set(writer, part);
+    this.#sorted = undefined;
+  }
+
+  /** What is held of a writer is about to change. */
+  #touch(writer: W): void {
+    this.#encoded.delete(writer);
+    this.#digest = undefined;
+  }
+
+  /** A writer's part of the digest: empty if nothing is held. */
+  #encode(writer: W): Uint8Array {
+    let bytes = this.#encoded.get(writer);
+    if (bytes === undefined) this.#encoded.set(writer, (bytes = encodePart(writer, this.#parts.get(writer)!)));
+    return bytes;
+  }
+
+  #demandBytes(part: Part<R>, { writer, registers }: Delta<R, W>): void {
+    const { bytesMax } = this.#options;
+    if (bytesMax === undefined) return;
+    const fresh = registers.filter(({ version }) => version > part.upTo && part.at(version) === undefined);
+    const bytes = fresh.reduce((sum, register) => sum + this.#sizeOf(register), part.bytes);
+    if (fresh.length > 0 && bytes > bytesMax)
+      throw new WaggleError('DECODE_FAILED', `Expected at most ${bytesMax} bytes of ${writer}, received ${bytes}`);
   }
 
   /** How many keys the registers beyond the vector would add. */
@@ -223,6 +273,18 @@ export class Registers<R extends Register, W extends string> {
     for (const { key, version } of registers) if (version > part.upTo && part.get(key) === undefined) keys.add(key);
     return keys.size;
   }
+}
+
+function encodePart(writer: string, { upTo, pending }: Pick<Part<Register>, 'upTo' | 'pending'>): Uint8Array {
+  const wire = new WireWriter();
+  if (upTo === 0 && pending.length === 0) return wire.finish();
+  wire.text(writer).varint(upTo).varint(pending.length);
+  let last = upTo;
+  for (const { version } of pending) {
+    wire.varint(version - last);
+    last = version;
+  }
+  return wire.finish();
 }
 
 function checkDelta<R extends Register>({ from, to, end, registers }: Delta<R, string>): void {

@@ -3,6 +3,7 @@ import type { Register } from './register.ts';
 
 /** Below this many stale entries a compaction is not worth its pass. */
 const STALE_MIN = 64;
+const STALE_BYTES_MIN = 16 * 1024 * 1024;
 
 /** First index whose register has a version above `version`, in an array ordered by version. */
 export function indexAfter(order: readonly Register[], version: number): number {
@@ -46,12 +47,25 @@ function inOrder<R extends Register>(registers: readonly R[]): R[] {
 
 /**
  * One register per key, with an append log in version order. A register that is replaced or dropped stays in the log, stale,
- * until half of the log is: so writes are constant-time (amortised) and a read from some version on is a binary search.
+ * until half of the log is, by count or by size: so writes are constant-time (amortised) and a read from some version on is a
+ * binary search.
  */
 export class VersionLog<R extends Register> {
   readonly #byKey = new Map<string, R>();
   #order: R[] = [];
   #ordered = true;
+  readonly #sizeOf: (register: R) => number;
+  #bytes = 0;
+  #staleBytes = 0;
+
+  constructor(sizeOf: (register: R) => number) {
+    this.#sizeOf = sizeOf;
+  }
+
+  /** What the registers held take, by `sizeOf`. */
+  get bytes(): number {
+    return this.#bytes - this.#staleBytes;
+  }
 
   /** Registers held. */
   get size(): number {
@@ -76,6 +90,7 @@ export class VersionLog<R extends Register> {
   set(register: R): void {
     const held = this.#byKey.get(register.key);
     if (held !== undefined && held.version >= register.version) return;
+    if (held !== undefined) this.#staleBytes += this.#sizeOf(held);
     this.#byKey.set(register.key, register);
     this.#push(register);
     this.#compact();
@@ -90,15 +105,20 @@ export class VersionLog<R extends Register> {
   }
 
   delete(key: string): boolean {
-    const deleted = this.#byKey.delete(key);
+    const held = this.#byKey.get(key);
+    if (held === undefined) return false;
+    this.#byKey.delete(key);
+    this.#staleBytes += this.#sizeOf(held);
     this.#compact();
-    return deleted;
+    return true;
   }
 
   clear(): void {
     this.#byKey.clear();
     this.#order = [];
     this.#ordered = true;
+    this.#bytes = 0;
+    this.#staleBytes = 0;
   }
 
   /** The registers above a version, in version order. Not to be changed meanwhile. */
@@ -115,6 +135,7 @@ export class VersionLog<R extends Register> {
     const last = this.#order.at(-1);
     if (last !== undefined && last.version > register.version) this.#ordered = false;
     this.#order.push(register);
+    this.#bytes += this.#sizeOf(register);
   }
 
   #log(): readonly R[] {
@@ -125,7 +146,10 @@ export class VersionLog<R extends Register> {
 
   #compact(): void {
     const stale = this.#order.length - this.#byKey.size;
-    if (stale < STALE_MIN || stale * 2 < this.#order.length) return;
+    const isLarge = this.#staleBytes >= STALE_BYTES_MIN && this.#staleBytes * 2 >= this.#bytes;
+    if (!isLarge && (stale < STALE_MIN || stale * 2 < this.#order.length)) return;
     this.#order = this.#order.filter((register) => this.#byKey.get(register.key) === register);
+    this.#bytes -= this.#staleBytes;
+    this.#staleBytes = 0;
   }
 }

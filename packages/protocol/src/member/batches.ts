@@ -34,6 +34,8 @@ interface Parts {
   /** Whether what others wrote goes with it. */
   readonly isLazy: boolean;
   readonly openEpoch: Epoch;
+  /** The first whose slot of this run is not closed. */
+  readonly unclosedEpoch: Epoch;
   /** Whether nobody else was ever admitted: then contents go with the seal that lets go of them. */
   readonly isAlone: boolean;
 }
@@ -92,7 +94,7 @@ export class Batches {
     return flight;
   }
 
-  #build({ entries, effects, isLazy, openEpoch, isAlone }: Parts): Flight {
+  #build({ entries, effects, isLazy, openEpoch, unclosedEpoch, isAlone }: Parts): Flight {
     const { member, control: registers, book, unsaved } = this.#options;
     const { replica, run, hlc } = member;
     const metered = entries.filter((entry) => entry.type === 'meter');
@@ -103,7 +105,7 @@ export class Batches {
     const usage = book.rows(metered, openEpoch);
     const contents = effects.filter((effect) => effect.type === 'content');
     const sealed = effects.find((effect) => effect.type === 'sealed')?.sealed ?? null;
-    const covered = sealed === null ? [] : book.coveredBy(sealed, openEpoch);
+    const covered = sealed === null ? [] : book.coveredBy(sealed, unclosedEpoch);
     const pinned = withoutPinned(this.#releases, new Set(contents.map(({ digest }) => digest)));
     const released =
       sealed === null ? { kept: pinned, dropped: [] } : releaseWith(pinned, sealed.epoch, sealed.release, isAlone);
@@ -125,7 +127,7 @@ export class Batches {
       checkpoints: effects.flatMap((effect) =>
         effect.type === 'improved' ? [{ epoch: effect.epoch, checkpoint: effect.checkpoint }] : [],
       ),
-      dropControl: sealed === null ? [] : expiredWith(sealed.epoch, registers, replica, openEpoch),
+      dropControl: sealed === null ? [] : expiredWith(sealed.epoch, registers, replica, unclosedEpoch),
       dropUsage: [...covered, ...lazy.gone],
       dropVectors: lazy.forgotten.map((writer) => ({ class: 'usage', writer })),
       dropContents: released.dropped,

@@ -18,7 +18,7 @@ export interface UsageWriter {
  * What the seals have counted of a slot: nothing; all of it, which never grows; so much of each row, by its key; or something that
  * is yet to be read from disk.
  */
-type Share = 'nothing' | 'all' | 'unknown' | ReadonlyMap<string, Usage>;
+export type Share = 'nothing' | 'all' | 'unknown' | ReadonlyMap<string, Usage>;
 
 /** What the seals on disk have counted of the slots that rows are held of. */
 export class Counted {
@@ -46,9 +46,9 @@ export class Counted {
     return this.#chain.counted.get(slotName({ replica, run, epoch }));
   }
 
-  /** Takes note of a counted content; of a slot that was counted as closed nothing needs to be known. */
-  set({ writer, replica, run }: UsageWriter, epoch: Epoch, content: Slot): void {
-    if (isCountedClosed(this.#chain, { replica, run, epoch })) {
+  /** Takes note of a counted content, null if it is yet to be read; of a slot that was counted as closed nothing needs to be known. */
+  set({ writer, replica, run }: UsageWriter, epoch: Epoch, content: Slot | null): void {
+    if (content === null || isCountedClosed(this.#chain, { replica, run, epoch })) {
       this.#contents.get(writer)?.delete(epoch);
       return;
     }

@@ -1,4 +1,5 @@
 export type { ShownEpoch } from '../replication/index.ts';
+export type { ApartClock } from './clocks.ts';
 export { Member } from './member.ts';
 export type {
   Alarm,

@@ -19,7 +19,7 @@ interface Views {
  * rows.
  */
 export function load(
-  { control, usage, vectors, pinned, facts = [] }: Loaded,
+  { control, usage, vectors, pinned, past, facts = [] }: Loaded,
   to: Views,
 ): { readonly inputs: readonly SealingInput[]; readonly unknown: readonly Digest[] } {
   for (const { key, value } of facts) to.authority.fold(key, value);
@@ -39,5 +39,6 @@ export function load(
   const vector = <W extends string>(name: ClassName): [W, number][] =>
     rows.filter((row) => row.class === name).map(({ writer, upTo }) => [writer as W, upTo]);
   to.control.restored(vector<ReplicaId>('control'));
-  return { inputs: [...inputs, ...closes], unknown: to.book.restored(vector<WriterId>('usage')) };
+  const sealed = [...past].map((each) => ({ type: 'past', ...each }) as const);
+  return { inputs: [...inputs, ...closes, ...sealed], unknown: to.book.restored(vector<WriterId>('usage')) };
 }

@@ -1,7 +1,7 @@
 import { assert, WaggleError, type Digest, type Epoch, type ErrorCode, type ReplicaId } from '../base/index.ts';
-import { Authority, isFactKey, nextRoster, parseFacts } from '../authority/index.ts';
-import { equalControl, Registers, type ControlRegister, type UsageRow, type WriterId } from '../lattice/index.ts';
-import type { MemberView } from '../membership/index.ts';
+import { Authority, isFactKey, nextRoster, parseFacts, type RosterWarning } from '../authority/index.ts';
+import type { ControlRegister, UsageRow, WriterId } from '../lattice/index.ts';
+import type { MemberKey, MemberView } from '../membership/index.ts';
 import type { Lag, ReplicationStats } from '../replication/index.ts';
 import {
   epochBounds,
@@ -15,6 +15,8 @@ import {
 import { parseSlot, type SlotId } from '../usage/index.ts';
 import { Batches, type Flight } from './batches.ts';
 import { CatchUp, type Question } from './catch-up.ts';
+import { hasRoom, newControl, type ShownRegisters } from './control.ts';
+import type { ApartClock } from './clocks.ts';
 import { Entries, type Entry } from './entries.ts';
 import { load } from './load.ts';
 import { Lookups, type Purpose } from './lookups.ts';
@@ -26,16 +28,7 @@ import type { Batch, Loaded, MemberEffect, MemberInput, MemberOptions, Now } fro
 import { Unsaved } from './unsaved.ts';
 import { UsageBook, type UsageView } from './usage-book.ts';
 
-/** How long to wait before asking a full disk again, in ms. */
-const FULL_RETRY_MS = 1_000;
-/** Keys of one writer: 100 000 customers with keys, limits and audit entries need half a million. */
-const CONTROL_KEYS_MAX = 4_000_000;
-/** Of these, what is kept for sealing and for the writes that wait. */
-const CONTROL_KEYS_SPARE = 100_000;
-/** How long what others sent may wait to be written, in ms. */
-const LAZY_MS = 1_000;
-/** How often to look whether others have sealed more, in ms, and how long after its end and grace an epoch is overdue. */
-const CATCH_UP_MS = 2_000;
+/** How long after its end and grace an epoch is overdue, in ms. */
 const OVERDUE_MS = 3_000;
 
 /**
@@ -52,12 +45,12 @@ const OVERDUE_MS = 3_000;
  */
 export class Member {
   readonly #options: MemberOptions;
-  readonly #control = new Registers<ControlRegister, ReplicaId>({ keysMax: CONTROL_KEYS_MAX, equal: equalControl });
+  readonly #control = newControl();
   readonly #book: UsageBook;
   readonly #authority: Authority;
   readonly #peers: Peers;
   readonly #sealing: Sealing;
-  /** What sealing is to be told at the start: contents, then registers, closes last. */
+  /** What sealing is to be told at the start: contents, then registers, closes last, then what was sealed lately. */
   #restored: readonly SealingInput[];
   readonly #entries = new Entries();
   readonly #seals: Seals;
@@ -74,9 +67,8 @@ export class Member {
   #isFull = false;
   #isProbing = false;
   #isStarted = false;
-  #alarmedEpoch = -1;
   #now: Now = { wallMs: 0, steadyMs: 0 };
-  #out: MemberEffect[] = [];
+  readonly #out: MemberEffect[] = [];
 
   private constructor(options: MemberOptions, loaded: Loaded) {
     const { cluster, replica, run, crypto, random, log, cosigner } = options;
@@ -121,6 +113,8 @@ export class Member {
       chain: loaded.chain,
       edge: loaded.edge,
       firstEpoch: loaded.firstEpoch ?? loaded.chain.epoch,
+      lacking: loaded.lacking,
+      inlineBytes: options.inlineBytes,
     });
   }
 
@@ -142,6 +136,12 @@ export class Member {
   /** Who may vote on the epoch to be sealed next. */
   get roster(): Roster {
     return this.#sealing.roster;
+  }
+
+  /** What the operator should know of the roster after the next seal, as far as is known here. */
+  get rosterWarnings(): readonly RosterWarning[] {
+    const seen = this.#control.writers().filter((writer) => this.#control.of(writer).next().done === false);
+    return this.#authority.rosterWarnings(this.roster, new Set(seen));
   }
 
   /** How the epoch to be sealed next gets on. */
@@ -181,7 +181,12 @@ export class Member {
 
   /** Whether an epoch whose time has passed is still open: after a long downtime, one step closes some, and then the next. */
   isBehind(now: Now): boolean {
-    return this.#sealing.isClosable(now.wallMs, this.#peers.clockMs(now.steadyMs));
+    return this.#isOver(now) && this.#sealing.isClosable(now.wallMs, this.#peers.clocks.read(now).membersClockMs);
+  }
+
+  /** Members whose clocks are more than a minute from their median, this node too. */
+  apartClocks(now: Now): readonly ApartClock[] {
+    return this.#peers.clocks.read(now).apart;
   }
 
   /** The usage that no seal has counted yet, over all replicas known here. */
@@ -221,10 +226,15 @@ export class Member {
 
   /** The registers, to be looked at: version vectors, digests, rows. */
   get registers(): {
-    readonly control: Omit<Registers<ControlRegister, ReplicaId>, Changing>;
-    readonly usage: Omit<Registers<UsageRow, WriterId>, Changing>;
+    readonly control: ShownRegisters<ControlRegister, ReplicaId>;
+    readonly usage: ShownRegisters<UsageRow, WriterId>;
   } {
     return { control: this.#control, usage: this.#book.registers };
+  }
+
+  /** A message by which a banned member learns that it is, before its link is closed and when it calls; null for any other. */
+  farewell(to: MemberKey, now: Now): Uint8Array | null {
+    return this.#peers.farewell(to, now);
   }
 
   /** One step. `now.steadyMs` never goes back. The effects are to be carried out in order. */
@@ -251,6 +261,9 @@ export class Member {
       case 'content':
         this.#loaded(input.digest, input.bytes);
         break;
+      case 'computed':
+        this.#seal(input);
+        break;
       case 'follow':
         this.#peer({ type: 'follow', of: input.of ?? 'control', version: input.version });
         break;
@@ -264,9 +277,7 @@ export class Member {
     this.#learn();
     this.#commit();
     this.#schedule();
-    const out = this.#out;
-    this.#out = [];
-    return out;
+    return this.#out.splice(0);
   }
 
   // Start
@@ -293,14 +304,18 @@ export class Member {
   #whyNot({ type }: Entry): ErrorCode | null {
     if (type !== 'write') return null;
     if (this.#isFenced) return 'NOT_READY';
-    return this.#control.room(this.#options.replica) < CONTROL_KEYS_SPARE ? 'STORE_FULL' : null;
+    return hasRoom(this.#control, this.#options.replica) ? null : 'STORE_FULL';
   }
 
   #fire(timer: OwnTimer): void {
     this.#timers.fired(timer, this.#now.steadyMs);
     if (timer === 'lazy') this.#isLazyDue = true;
+    else if (timer === 'tidy') this.#unsaved.gone(this.#book.tidy());
     else if (timer === 'full') this.#isProbing = this.#isFull;
-    else if (timer === 'catchUp') this.#lookForEpochs();
+    else if (timer === 'catchUp') {
+      this.#compareClocks();
+      this.#lookForEpochs();
+    }
   }
 
   #peer(input: PeersInput): void {
@@ -344,13 +359,11 @@ export class Member {
     if (epoch !== null) {
       const code = this.#seal({ type: 'register', replica, key, value });
       if (code !== null) this.#malformed(replica, key, code);
-      if (replica !== this.#options.replica) {
-        const { sealingEpoch } = this.#sealing;
-        this.#ask(this.#catchUp.sign(replica, epoch, sealingEpoch, this.#now.steadyMs));
-      }
+      if (replica !== this.#options.replica)
+        this.#ask(this.#catchUp.sign(replica, epoch, this.#sealing.sealingEpoch, this.#now.steadyMs));
       // From here on its slot does not grow.
       if (replica === this.#options.replica && key.startsWith('close/'))
-        this.#unsaved.gone(this.#book.reconsider(this.#options, epoch, this.openEpoch));
+        this.#unsaved.gone(this.#book.reconsider(this.#options, epoch, this.#sealing.unclosedEpoch));
       return;
     }
     this.#out.push({ type: 'folded', replica, register });
@@ -383,8 +396,8 @@ export class Member {
   #learn(): void {
     if (this.#isFenced) return;
     for (let shown = this.#catchUp.next(this.#sealing.sealingEpoch); shown !== null;) {
-      const { header, checkpoint } = shown;
-      this.#seal({ type: 'learned', header, checkpoint });
+      const { header, checkpoint, statements } = shown;
+      this.#seal({ type: 'learned', header, checkpoint, statements });
       shown = this.#catchUp.next(this.#sealing.sealingEpoch);
     }
     this.#ask(this.#catchUp.more(this.#sealing.sealingEpoch, this.#now.steadyMs));
@@ -418,7 +431,8 @@ export class Member {
 
   #found(digest: Digest, bytes: Uint8Array): void {
     const purposes = this.#lookups.take(digest);
-    if (purposes.has('counted')) this.#unsaved.gone(this.#book.counted(digest, parseSlot(bytes), this.openEpoch));
+    if (purposes.has('counted'))
+      this.#unsaved.gone(this.#book.counted(digest, parseSlot(bytes), this.#sealing.unclosedEpoch));
     if (purposes.has('sealing')) this.#seal({ type: 'content', bytes });
   }
 
@@ -429,6 +443,7 @@ export class Member {
     try {
       for (const effect of this.#sealing.handle(input, this.#now.wallMs))
         if (effect.type === 'want') this.#lookFor(effect.digest, 'sealing');
+        else if (effect.type === 'compute') this.#out.push(effect);
         else this.#seals.add(effect);
     } catch (error) {
       if (!(error instanceof WaggleError)) throw error;
@@ -445,7 +460,7 @@ export class Member {
     // A full disk is asked when someone waits for the answer, and once in a while.
     if (this.#isFull && !this.#isProbing && this.#entries.count === 0) return;
     if (!this.#isFenced && (this.isBehind(this.#now) || this.#now.wallMs >= this.#sealing.wakeAtMs))
-      this.#seal({ type: 'tick', membersClockMs: this.#peers.clockMs(this.#now.steadyMs) });
+      this.#seal({ type: 'tick', membersClockMs: this.#peers.clocks.read(this.#now).membersClockMs });
     // With more epochs to be closed, nothing is metered into the next of them.
     const entries = !this.#isFenced && this.isBehind(this.#now) ? [] : this.#entries.take();
     const effects = this.#isFenced ? [] : this.#takeSeals();
@@ -454,7 +469,8 @@ export class Member {
     if (isLazy) this.#isLazyDue = false;
     this.#isProbing = false;
     const isAlone = !this.#peers.isStarted;
-    const batch = this.#batches.begin({ entries, effects, isLazy, openEpoch: this.openEpoch, isAlone });
+    const { unclosedEpoch } = this.#sealing;
+    const batch = this.#batches.begin({ entries, effects, isLazy, openEpoch: this.openEpoch, unclosedEpoch, isAlone });
     this.#out.push({ type: 'persist', batch });
   }
 
@@ -469,7 +485,7 @@ export class Member {
     this.#isFull = true;
     this.#seals.putBack(effects);
     for (const { ticket } of entries) this.#out.push({ type: 'refused', ticket, code: 'STORE_FULL' });
-    this.#timers.set('full', FULL_RETRY_MS);
+    this.#timers.set('full');
   }
 
   #persisted({ batch, entries, control, usage, covered }: Flight): void {
@@ -490,7 +506,8 @@ export class Member {
 
   /** After a seal is on disk: its rows leave the registers and the open figures, old registers go. */
   #sealed(sealed: SealedEpoch, covered: readonly SlotId[], expired: Batch['dropControl']): void {
-    this.#unsaved.gone(this.#book.seal(sealed, covered, this.openEpoch));
+    this.#unsaved.gone(this.#book.seal(sealed, covered, this.#sealing.unclosedEpoch));
+    if (this.#sealing.isNear) for (const digest of this.#book.unread()) this.#lookFor(digest, 'counted');
     for (const { replica, key } of expired) this.#control.drop(replica, [key]);
     this.#forget();
     this.#out.push({ type: 'sealed', epoch: sealed.epoch });
@@ -512,18 +529,20 @@ export class Member {
   #schedule(): void {
     const { wallMs, steadyMs } = this.#now;
     this.#timers.lookIn(this.#sealing.wakeAtMs - wallMs, steadyMs);
-    if (!this.#unsaved.isEmpty && !this.#isLazyDue) this.#timers.set('lazy', LAZY_MS);
-    if (this.#peers.isStarted) this.#timers.set('catchUp', CATCH_UP_MS);
-    if (wallMs >= epochBounds(this.#options.cluster.genesis, this.openEpoch).endMs) this.#compareClocks();
+    if (!this.#unsaved.isEmpty && !this.#isLazyDue) this.#timers.set('lazy');
+    if (!this.#book.isTidy) this.#timers.set('tidy');
+    if (this.#peers.isStarted) this.#timers.set('catchUp');
   }
 
-  /** Says once for an epoch that it is over by this clock alone. */
+  /** Whether the open epoch is over by this clock alone. */
+  #isOver({ wallMs }: Now): boolean {
+    return wallMs >= epochBounds(this.#options.cluster.genesis, this.openEpoch).endMs;
+  }
+
   #compareClocks(): void {
-    const membersClockMs = this.#peers.clockMs(this.#now.steadyMs);
-    if (membersClockMs === null || this.isBehind(this.#now) || this.#alarmedEpoch === this.openEpoch) return;
-    this.#alarmedEpoch = this.openEpoch;
-    this.#out.push({ type: 'alarm', alarm: { what: 'clockAhead', epoch: this.openEpoch, membersClockMs } });
+    const isHeldOpen = this.#isOver(this.#now) && !this.isBehind(this.#now);
+    const { genesis } = this.#options.cluster;
+    for (const alarm of this.#peers.clocks.alarms(this.#now, genesis, this.openEpoch, isHeldOpen))
+      this.#out.push({ type: 'alarm', alarm });
   }
 }
-
-type Changing = 'apply' | 'join' | 'restart' | 'drop' | 'forget' | 'restore' | 'restored';

@@ -20,7 +20,7 @@ import {
   type ReplicationInput,
   type ReplicationStats,
 } from '../replication/index.ts';
-import type { Roster } from '../sealing/index.ts';
+import { isIn, type Roster } from '../sealing/index.ts';
 import { Clocks } from './clocks.ts';
 import { decodeEnvelope, encodeEnvelope } from './envelope.ts';
 import type { MemberEffect, MemberInput, MemberOptions, Now } from './types.ts';
@@ -73,7 +73,8 @@ export class Peers {
   readonly #random: Random;
   readonly #membership: Membership;
   readonly #replication: Replication;
-  readonly #clocks = new Clocks();
+  /** What the members' clocks say. */
+  readonly clocks: Clocks;
   readonly #self: Peer;
   #isStarted = false;
   #isHidden: boolean;
@@ -89,6 +90,11 @@ export class Peers {
     this.#random = random;
     this.#self = memberOf(base64.encode(transport.publicKey), replica);
     this.#isHidden = this.#others().length > 0;
+    this.clocks = new Clocks(replica, {
+      isVoter: (other) => isIn(options.roster(), other),
+      isMember: (other) => authority.statusOf(other) === 'admitted',
+      others: () => this.#others().filter((other) => authority.statusOf(other.replica) === 'admitted').length,
+    });
     this.#membership = new Membership({ cluster: cluster.id, self: this.#self, run, random });
     this.#replication = new Replication({
       cluster: cluster.id,
@@ -100,6 +106,7 @@ export class Peers {
       usage: options.usage,
       // Its own fact may not have come to a newcomer yet.
       keyOf: (other) => authority.keyOf(other) ?? (other === replica ? transport.publicKey : undefined),
+      boundTo: (other) => authority.boundTo(other),
       isHidden: this.#isHidden,
       controlRules: options.controlRules,
       usageRules: options.usageRules,
@@ -139,8 +146,11 @@ export class Peers {
     this.#replication.forget(writer);
   }
 
-  clockMs(steadyMs: number): number | null {
-    return this.#clocks.medianMs(steadyMs);
+  /** A message by which a banned member learns that it is; null for any other. */
+  farewell(to: MemberKey, { wallMs }: Now): Uint8Array | null {
+    const ban = this.#options.authority.banOf(to);
+    const frame = ban === null ? null : this.#replication.frameOf(ban.key, ban.text);
+    return frame === null ? null : encodeEnvelope({ channel: 'replication', wallMs, frame });
   }
 
   handle(input: PeersInput, now: Now): PeersEffect[] {
@@ -176,6 +186,7 @@ export class Peers {
   }
 
   #admitted(now: Now): PeersEffect[] {
+    this.clocks.started(now.steadyMs);
     const others = this.#others();
     if (others.length === 0 && !this.#isStarted) return [];
     const effects = this.#member({ type: 'known', members: others }, now);
@@ -194,7 +205,7 @@ export class Peers {
     if (replica === undefined || this.#options.authority.statusOf(replica) === 'banned') return [];
     try {
       const { channel, wallMs, frame } = decodeEnvelope(bytes);
-      this.#clocks.heard(replica, wallMs, now.steadyMs);
+      this.clocks.heard(replica, wallMs, now.steadyMs);
       if (channel === 'membership') return this.#member({ type: 'exchange', from, bytes: frame }, now);
       return this.#replicate({ type: 'message', from: replica, bytes: frame }, now);
     } catch (error) {
@@ -279,12 +290,14 @@ export class Peers {
   /** Whether it has compared with all that it reaches, since the start, and with enough of the voters. */
   #mayShow({ steadyMs }: Now): boolean {
     if (!this.#isHidden || this.#isOvertaken || this.#live.length === 0) return false;
-    const isCompared = (member: ReplicaId): boolean => this.lag(member, steadyMs).control !== null;
+    const isCompared = (member: ReplicaId): boolean => this.#replication.isCompared(member);
     const compared = this.#live.filter(isCompared);
     if (compared.length === 0) return false;
     if (steadyMs - present(this.#reachedMs, 'a first time') >= COMPARE_MS_MAX) return true;
     const voters = this.#options.roster().filter(({ replica }) => replica !== this.#self.replica);
-    const isMajority = voters.filter(({ replica }) => isCompared(replica)).length > (voters.length - 1) / 2;
+    // Of the others, not with itself: so somebody of every quorum that it has voted in is among them.
+    const isMajority =
+      voters.length === 0 || 2 * voters.filter(({ replica }) => isCompared(replica)).length > voters.length;
     return compared.length === this.#live.length && isMajority;
   }
 

@@ -16,18 +16,18 @@ export function isExpired(key: string, sealingEpoch: Epoch): boolean {
   return epoch !== null && epoch < sealingEpoch - REGISTERS_KEPT_EPOCHS;
 }
 
-/** The registers that go with the seal of an epoch, of all replicas. Of `own` the last close stays: it says which epoch is open. */
+/** The registers that go with the seal of an epoch, of all replicas. Of `own` the last close stays: it says which epochs are closed. */
 export function expiredWith(
   sealed: Epoch,
   control: Registers<ControlRegister, ReplicaId>,
   own: ReplicaId,
-  openEpoch: Epoch,
+  unclosedEpoch: Epoch,
 ): { readonly replica: ReplicaId; readonly key: string }[] {
   const epoch = sealed - REGISTERS_KEPT_EPOCHS;
   const keys = ['close', 'ballot', 'seal'].map((kind) => `${kind}/${epoch}`);
   return control
     .writers()
-    .filter((replica) => replica !== own || epoch < openEpoch - 1)
+    .filter((replica) => replica !== own || epoch < unclosedEpoch - 1)
     .flatMap((replica) =>
       keys.filter((key) => control.get(replica, key) !== undefined).map((key) => ({ replica, key })),
     );

@@ -2,7 +2,7 @@ import type { Epoch } from '../base/index.ts';
 import type { SealedEpoch, SealingEffect } from '../sealing/index.ts';
 
 /** What sealing wants done on the disk. */
-export type ToSeal = Exclude<SealingEffect, { type: 'want' }>;
+export type ToSeal = Exclude<SealingEffect, { type: 'want' | 'compute' }>;
 
 /**
  * What sealing wants done, in order and never dropped: one seal to a batch, as the last in it, and a large one only when its
@@ -43,7 +43,7 @@ export class Seals {
     const end = this.#waiting.findIndex(({ type }) => type === 'sealed');
     if (end < 0) return { effects: this.#waiting.splice(0), stage: null };
     const { sealed } = this.#waiting[end] as { readonly sealed: SealedEpoch };
-    if (sealed.outcome.leaves.length <= this.#stageAbove || this.#staged === sealed.epoch)
+    if (sealed.treeSize - sealed.firstLeaf <= this.#stageAbove || this.#staged === sealed.epoch)
       return { effects: this.#waiting.splice(0, end + 1), stage: null };
     const isNew = this.#staging !== sealed.epoch;
     this.#staging = sealed.epoch;

@@ -8,6 +8,12 @@ const EARLY_MS = 20;
 
 export type OwnTimer = (MemberTimer & { core: 'member' })['input'];
 
+/**
+ * In ms: how long what others sent may wait to be written; how long to wait before more rows of a large slot that was sealed go, and
+ * before a full disk is asked again; how often to look whether others have sealed more.
+ */
+const AFTER_MS = { lazy: 1_000, tidy: 10, full: 1_000, catchUp: 2_000 } satisfies Partial<Record<OwnTimer, number>>;
+
 /** The timers of the member's own, each of them set once at a time. All times are steady ms. */
 export class Timers {
   readonly #send: (effect: MemberEffect) => void;
@@ -25,8 +31,11 @@ export class Timers {
     if (timer === 'epoch' && nowMs >= this.#lookAtMs - EARLY_MS) this.#lookAtMs = Number.POSITIVE_INFINITY;
   }
 
-  set(timer: OwnTimer, afterMs: number): void {
-    if (this.#set.has(timer)) return;
+  set(timer: keyof typeof AFTER_MS): void {
+    if (!this.#set.has(timer)) this.#start(timer, AFTER_MS[timer]);
+  }
+
+  #start(timer: OwnTimer, afterMs: number): void {
     this.#set.add(timer);
     this.#send({ type: 'timer', afterMs, timer: { core: 'member', input: timer } });
   }
@@ -37,7 +46,6 @@ export class Timers {
     // One more when it is sooner, or the last one is overdue.
     if (nowMs + afterMs >= this.#lookAtMs && nowMs - this.#lookAtMs <= LOOK_MS_MIN) return;
     this.#lookAtMs = nowMs + afterMs;
-    this.#set.delete('epoch');
-    this.set('epoch', afterMs);
+    this.#start('epoch', afterMs);
   }
 }

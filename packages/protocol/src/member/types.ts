@@ -13,7 +13,7 @@ import type {
 import type { ControlRegister, Usage } from '../lattice/index.ts';
 import type { MemberChange, MemberKey, TimerInput } from '../membership/index.ts';
 import type { ClassName, ReplicationTimer, ShownEpoch } from '../replication/index.ts';
-import type { ChainState, Cluster, RosterEntry, SealedEpoch } from '../sealing/index.ts';
+import type { ChainState, Cluster, Computed, Job, PastEpoch, RosterEntry, SealedEpoch } from '../sealing/index.ts';
 import type { TileEdge } from '../transparency/index.ts';
 import type { SlotId } from '../usage/index.ts';
 
@@ -55,8 +55,11 @@ export interface VectorRow {
 export type MemberTimer =
   | { readonly core: 'membership'; readonly input: TimerInput }
   | { readonly core: 'replication'; readonly input: ReplicationTimer }
-  /** Looks whether an epoch is over; writes what others sent; asks a full disk again; looks whether others have sealed more. */
-  | { readonly core: 'member'; readonly input: 'epoch' | 'lazy' | 'full' | 'catchUp' };
+  /**
+   * Looks whether an epoch is over; writes what others sent; lets go of rows; asks a full disk again; looks whether others have
+   * sealed more.
+   */
+  | { readonly core: 'member'; readonly input: 'epoch' | 'lazy' | 'tidy' | 'full' | 'catchUp' };
 
 export type MemberInput =
   /** Once, before any other. */
@@ -87,6 +90,8 @@ export type MemberInput =
   | { readonly type: 'staged'; readonly epoch: Epoch }
   /** The answer to a `load`: null if the disk does not have it. */
   | { readonly type: 'content'; readonly digest: Digest; readonly bytes: Uint8Array | null }
+  /** The answer to a `compute`, by its name. */
+  | { readonly type: 'computed'; readonly name: string; readonly result: Computed }
   /** How far the event loop is behind, in ms, sampled about once a second. */
   | { readonly type: 'loopLag'; readonly lagMs: number }
   /** Finds out which live members hold this replica's registers of a class up to a version: `visible`, `heldBy`, `usageHeldBy`. */
@@ -129,8 +134,13 @@ export type Alarm =
   | { readonly what: 'overtaken'; readonly version: number }
   /** Two processes write as one replica. */
   | { readonly what: 'conflict'; readonly class: ClassName; readonly writer: string; readonly version: number }
-  /** This node's clock says that the epoch is over, and those of the others say that it is not for long. */
+  /**
+   * By the median of the clocks the open epoch is not over, or has not even begun, for more than a minute: this node's clock says
+   * that it is over, or was ahead when it closed those before. Requests count in it until time gets there.
+   */
   | { readonly what: 'clockAhead'; readonly epoch: Epoch; readonly membersClockMs: number }
+  /** A member's clock is more than a minute from the median, by so many ms (negative: behind). `isOwn`: it is this node's. */
+  | { readonly what: 'clockApart'; readonly replica: ReplicaId; readonly aheadMs: number; readonly isOwn: boolean }
   /**
    * Another process writes as this replica, under that run. The newer of the two must stop; the older one goes on and should say
    * so, too.
@@ -150,6 +160,8 @@ export type MemberEffect =
   | { readonly type: 'persist'; readonly batch: Batch }
   /** A seal of many leaves is to come: what may be on disk before it (leaves, statements) can be written now, in parts. */
   | { readonly type: 'stage'; readonly sealed: SealedEpoch; readonly before: ChainState }
+  /** Do this job of a large epoch (`compute`), best in another thread: answered by `computed`. One at a time. */
+  | { readonly type: 'compute'; readonly name: string; readonly job: Job }
   /** On the reliable link, if there is one; at most 64 KiB. What it says of this replica is on disk. */
   | { readonly type: 'send'; readonly to: MemberKey; readonly bytes: Uint8Array }
   /** Unreliable; at most 1 200 bytes. */
@@ -196,6 +208,8 @@ export interface MemberOptions {
   readonly hlc: HybridClock;
   /** A seal of more leaves than that is staged; none is unless said. */
   readonly stageAbove?: number;
+  /** Work of sealing that reads more bytes than that is not done at once, but by `compute`; tests set it. */
+  readonly inlineBytes?: number | undefined;
 }
 
 /** What the disk held. */
@@ -209,9 +223,13 @@ export interface Loaded {
   readonly facts?: Iterable<{ readonly key: string; readonly value: string }>;
   /** The first epoch that this replica meters in, unless a close of its own says more; else the one after the last sealed. */
   readonly firstEpoch?: Epoch;
+  /** Contents that the chain has counted and that are not on disk. */
+  readonly lacking?: Iterable<Digest>;
   /** Where the chain of sealed epochs stands, and the tree that they make. */
   readonly chain: ChainState;
   readonly edge: TileEdge;
+  /** The epochs sealed last, `REGISTERS_KEPT_EPOCHS` of them, oldest first. */
+  readonly past: Iterable<PastEpoch>;
   /** The contents pinned for the epochs that are not sealed. */
   readonly pinned: Iterable<Uint8Array>;
 }

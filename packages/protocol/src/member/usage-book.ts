@@ -24,8 +24,9 @@ import {
   type WriterId,
 } from '../lattice/index.ts';
 import type { ChainState, HeldSlot, SealedEpoch } from '../sealing/index.ts';
-import { compareSlots, slotName, sortRows, type Slot, type SlotId, type SlotRow } from '../usage/index.ts';
-import { Counted, isCounted, uncounted, type UsageWriter } from './counted.ts';
+import { compareSlots, parseSlot, slotName, type Slot, type SlotId } from '../usage/index.ts';
+import { Counted, isCounted, uncounted, type Share, type UsageWriter } from './counted.ts';
+import { addDifference, SlotTotals } from './slot-totals.ts';
 import type { UsageRegisterRow } from './types.ts';
 
 /** Usage that no seal has counted yet, summed over replicas. */
@@ -37,6 +38,15 @@ function runOf(name: string): Pick<SlotId, 'replica' | 'run'> {
   return { replica: parseReplicaId(replica), run: parseRun(Number(run)) };
 }
 
+/** A slot of which more is counted now, and what was counted of it before. */
+interface Reshared {
+  readonly who: UsageWriter;
+  readonly epoch: Epoch;
+  readonly before: Share;
+}
+
+/** Rows that leave the registers in one step: a few ms. */
+const DROPPED_AT_ONCE = 2_000;
 /** Keys of one writer. */
 const USAGE_KEYS_MAX = 4_000_000;
 
@@ -49,10 +59,22 @@ export class UsageBook {
   readonly own: WriterId;
   readonly registers = new Registers<UsageRow, WriterId>({ keysMax: USAGE_KEYS_MAX, equal: equalUsageRow });
   readonly #counter = new GCounter();
+  readonly #totals = new SlotTotals();
   readonly #counted: Counted;
   readonly #writers = new Map<WriterId, UsageWriter>();
   /** The latest run of each replica in registers and seals: what others know, too, so that all forget alike. */
   readonly #newest = new Map<ReplicaId, Run>();
+  /** Slots off the disk, counted as closed, whose rows go little by little. */
+  readonly #leaving: SlotId[] = [];
+  /** The counted slots of the seal that was looked at last. */
+  #read: { readonly epoch: Epoch; readonly slots: readonly { readonly id: SlotId; readonly content: Slot | null }[] } =
+    {
+      epoch: -1,
+      slots: [],
+    };
+
+  /** Whether something was counted since it was last asked what of it is to be read. */
+  #isUnread = false;
 
   constructor({ replica, run }: Pick<SlotId, 'replica' | 'run'>, chain: ChainState) {
     this.own = usageWriter(replica, run);
@@ -99,8 +121,8 @@ export class UsageBook {
       const share = this.#counted.shareOf(who, register.epoch);
       if (share === 'unknown')
         unknown.add(present(this.#counted.digestOf(who, register.epoch), 'what was counted of the slot'));
-      if (share === 'nothing') this.#counter.fold({ register, previous });
-      else this.#refold(register, previous === undefined ? ZERO_USAGE : uncounted(share, previous), share);
+      const before = previous === undefined ? ZERO_USAGE : uncounted(share, previous);
+      this.#move(writer, register, before, uncounted(share, register));
     }
     return [...unknown];
   }
@@ -120,7 +142,14 @@ export class UsageBook {
     for (const writer of this.registers.writers())
       if (this.registers.upTo(writer) > 0 || this.registers.pendingVersions(writer).length > 0)
         this.#started(this.#writer(writer));
-    if (this.chain.counted.size === 0) return [];
+    this.#isUnread = true;
+    return this.unread();
+  }
+
+  /** After seals whose slots were not kept: the contents to be read, as `joined`. Nothing if that was asked since. */
+  unread(): Digest[] {
+    if (!this.#isUnread || this.chain.counted.size === 0) return [];
+    this.#isUnread = false;
     return this.slotsUpTo(Number.MAX_SAFE_INTEGER).flatMap(({ id }) => {
       const who = this.#writer(usageWriter(id.replica, id.run));
       return this.#counted.shareOf(who, id.epoch) === 'unknown' ? [this.#counted.digestOf(who, id.epoch)!] : [];
@@ -131,14 +160,14 @@ export class UsageBook {
   slotsUpTo(epoch: Epoch): HeldSlot[] {
     return this.registers.writers().flatMap((writer) => {
       const { replica, run } = this.#writer(writer);
-      const byEpoch = new Map<Epoch, SlotRow[]>();
+      const byEpoch = new Map<Epoch, UsageRow[]>();
       for (const row of this.registers.of(writer)) {
         if (row.epoch > epoch) continue;
-        const rows = byEpoch.get(row.epoch) ?? [];
-        rows.push({ customer: row.customer, sku: row.sku, usage: row.usage });
-        byEpoch.set(row.epoch, rows);
+        const rows = byEpoch.get(row.epoch);
+        if (rows === undefined) byEpoch.set(row.epoch, [row]);
+        else rows.push(row);
       }
-      return [...byEpoch].map(([slot, rows]) => ({ id: { replica, run, epoch: slot }, rows: sortRows(rows) }));
+      return [...byEpoch].map(([slot, rows]) => ({ id: { replica, run, epoch: slot }, rows }));
     });
   }
 
@@ -148,19 +177,21 @@ export class UsageBook {
   }
 
   /**
-   * The slots whose rows can go with a seal. The own slot of an open epoch stays, whatever was counted of it: it is still to
+   * The slots whose rows can go with a seal. The own slot of an epoch that is not closed stays, whatever was counted of it: it is still to
    * grow, from where it stands.
    */
-  coveredBy({ outcome }: SealedEpoch, openEpoch: Epoch): SlotId[] {
+  coveredBy(sealed: SealedEpoch, unclosedEpoch: Epoch): SlotId[] {
+    const { outcome } = sealed;
     const next = new Counted(outcome.next);
-    for (const { id, content } of outcome.slots)
+    for (const { id, content } of this.#contentsOf(sealed))
       next.set(this.#writer(usageWriter(id.replica, id.run)), id.epoch, content);
     return outcome.slots
       .filter(({ id }) => {
         const who = this.#writer(usageWriter(id.replica, id.run));
-        const rows = this.#rowsOf(who.writer, id.epoch);
+        if (this.#isOpen(who, id.epoch, unclosedEpoch)) return false;
         const share = next.shareOf(who, id.epoch);
-        return rows.length > 0 && !this.#isOpen(who, id.epoch, openEpoch) && rows.every((row) => isCounted(share, row));
+        const rows = this.#rowsOf(who.writer, id.epoch, share === 'all' ? 1 : undefined);
+        return rows.length > 0 && rows.every((row) => isCounted(share, row));
       })
       .map(({ id: { replica, run, epoch } }) => ({ replica, run, epoch }))
       .sort(compareSlots);
@@ -170,50 +201,82 @@ export class UsageBook {
    * An epoch is sealed, on disk; `covered` are the slots of which the disk has no rows any more. Gives further slots whose rows
    * can go: they came while it was written.
    */
-  seal({ outcome }: SealedEpoch, covered: readonly SlotId[], openEpoch: Epoch): SlotId[] {
-    for (const { id } of outcome.slots) this.#started(id);
-    const slots = outcome.slots.map(({ id, content }) => {
+  seal(sealed: SealedEpoch, covered: readonly SlotId[], unclosedEpoch: Epoch): SlotId[] {
+    for (const { id } of sealed.outcome.slots) this.#started(id);
+    const slots = this.#contentsOf(sealed).map(({ id, content }) => {
       const who = this.#writer(usageWriter(id.replica, id.run));
-      return { who, epoch: id.epoch, content, before: this.#uncounted(who, id.epoch) };
+      return { who, epoch: id.epoch, before: this.#counted.shareOf(who, id.epoch), content };
     });
     this.#counted.advance(
-      outcome.next,
+      sealed.outcome.next,
       (writer) => new Set(Array.from(this.registers.of(writer), ({ epoch }) => epoch)),
     );
+    for (const { who, epoch, content } of slots) this.#counted.set(who, epoch, content);
+    this.#isUnread ||= slots.some(({ content }) => content === null);
+    this.#reshare(slots);
     const gone = new Set(covered.map(slotName));
-    return slots.flatMap(({ who, epoch, content, before }) => {
-      this.#counted.set(who, epoch, content);
-      this.#reshare(who, epoch, before);
-      if (!gone.has(slotName({ ...who, epoch }))) return this.reconsider(who, epoch, openEpoch);
-      this.#drop(
-        who.writer,
-        this.#rowsOf(who.writer, epoch).filter((row) => this.isCounted(who.writer, row)),
-      );
+    return slots.flatMap(({ who, epoch }) => {
+      if (!gone.has(slotName({ ...who, epoch }))) return this.reconsider(who, epoch, unclosedEpoch);
+      const share = this.#counted.shareOf(who, epoch);
+      if (share === 'all') this.#leave(who, epoch);
+      else
+        this.#drop(
+          who.writer,
+          this.#rowsOf(who.writer, epoch).filter((row) => isCounted(share, row)),
+        );
       return [];
     });
   }
 
+  /** What a seal counts of each slot, read once, null if it was not kept; of those that it counts as closed nothing needs to be known. */
+  #contentsOf({ epoch, outcome }: SealedEpoch): readonly { readonly id: SlotId; readonly content: Slot | null }[] {
+    if (this.#read.epoch !== epoch)
+      this.#read = {
+        epoch,
+        slots: outcome.slots.map(({ id, content }) => ({
+          id,
+          content: id.closed ? [] : content && parseSlot(content),
+        })),
+      };
+    return this.#read.slots;
+  }
+
   /** A counted content was read. Gives the slots whose rows can go. */
-  counted(digest: Digest, content: Slot, openEpoch: Epoch): SlotId[] {
+  counted(digest: Digest, content: Slot, unclosedEpoch: Epoch): SlotId[] {
     return this.slotsUpTo(Number.MAX_SAFE_INTEGER).flatMap(({ id: { replica, run, epoch } }) => {
       const who = this.#writer(usageWriter(replica, run));
       if (this.#counted.digestOf(who, epoch) !== digest) return [];
-      const before = this.#uncounted(who, epoch);
+      const before = this.#counted.shareOf(who, epoch);
       this.#counted.set(who, epoch, content);
-      this.#reshare(who, epoch, before);
-      return this.reconsider(who, epoch, openEpoch);
+      this.#reshare([{ who, epoch, before }]);
+      return this.reconsider(who, epoch, unclosedEpoch);
     });
   }
 
   /** Lets go of the rows of a slot if all are counted. Gives the slot, if the disk may still have rows of it. */
-  reconsider({ replica, run }: Pick<SlotId, 'replica' | 'run'>, epoch: Epoch, openEpoch: Epoch): SlotId[] {
+  reconsider({ replica, run }: Pick<SlotId, 'replica' | 'run'>, epoch: Epoch, unclosedEpoch: Epoch): SlotId[] {
     const who = this.#writer(usageWriter(replica, run));
-    const rows = this.#rowsOf(who.writer, epoch);
-    if (rows.length === 0 || this.#isOpen(who, epoch, openEpoch)) return [];
+    if (this.#isOpen(who, epoch, unclosedEpoch)) return [];
     const share = this.#counted.shareOf(who, epoch);
-    if (!rows.every((row) => isCounted(share, row))) return [];
-    this.#drop(who.writer, rows);
+    const rows = this.#rowsOf(who.writer, epoch, share === 'all' ? 1 : undefined);
+    if (rows.length === 0 || !rows.every((row) => isCounted(share, row))) return [];
+    if (share === 'all') this.#leave(who, epoch);
+    else this.#drop(who.writer, rows);
     return [{ replica, run, epoch }];
+  }
+
+  /** Whether no rows are left that could be let go of. */
+  get isTidy(): boolean {
+    return this.#leaving.length === 0;
+  }
+
+  /** Lets go of some rows of a large slot. Gives the slot when they were the last: what of it came since may be on disk. */
+  tidy(): SlotId[] {
+    const [slot] = this.#leaving;
+    if (slot === undefined) return [];
+    if (!this.#dropSome(usageWriter(slot.replica, slot.run), slot.epoch)) return [];
+    this.#leaving.shift();
+    return [slot];
   }
 
   /** Whether a run has a successor: then it writes no more, and with its last row counted it leaves the vectors. */
@@ -238,31 +301,59 @@ export class UsageBook {
     if (run > (this.#newest.get(replica) ?? 0)) this.#newest.set(replica, run);
   }
 
-  #isOpen({ writer }: UsageWriter, epoch: Epoch, openEpoch: Epoch): boolean {
-    return writer === this.own && epoch >= openEpoch;
+  #isOpen({ writer }: UsageWriter, epoch: Epoch, unclosedEpoch: Epoch): boolean {
+    return writer === this.own && epoch >= unclosedEpoch;
   }
 
-  #rowsOf(writer: WriterId, epoch: Epoch): UsageRow[] {
-    return Array.from(this.registers.of(writer)).filter((row) => row.epoch === epoch);
+  /** The rows of a slot, in the order of their versions, so many at most. */
+  #rowsOf(writer: WriterId, epoch: Epoch, max = Number.MAX_SAFE_INTEGER): UsageRow[] {
+    const rows: UsageRow[] = [];
+    for (const row of this.registers.of(writer)) {
+      if (rows.length >= max) break;
+      if (row.epoch === epoch) rows.push(row);
+    }
+    return rows;
   }
 
-  /** What the counter has of each row of a slot now. */
-  #uncounted(who: UsageWriter, epoch: Epoch): Map<string, Usage> {
-    const share = this.#counted.shareOf(who, epoch);
-    return new Map(this.#rowsOf(who.writer, epoch).map((row) => [row.key, uncounted(share, row)]));
+  /** Makes the counter follow after more was counted of slots. */
+  #reshare(slots: readonly Reshared[]): void {
+    for (const epoch of new Set(slots.map((slot) => slot.epoch))) {
+      const of = slots.filter((slot) => slot.epoch === epoch);
+      const whole = of.filter(({ who }) => this.#counted.shareOf(who, epoch) === 'all');
+      const less = { ...ZERO_USAGE };
+      for (const { who } of whole) addDifference(less, this.#totals.of(who.writer, epoch), ZERO_USAGE);
+      // Mostly that is all that there is of the epoch: then nothing has to be taken away row by row.
+      const isKnown = of.every(({ before }) => before !== 'unknown');
+      const isAll = isKnown && equalUsage(less, this.#counter.usage(epoch));
+      if (!isAll) for (const slot of of) this.#reshareRows(slot);
+      if (isAll || equalUsage(this.#counter.usage(epoch), ZERO_USAGE)) this.#counter.dropEpoch(epoch);
+      for (const { who } of of)
+        if (isAll || equalUsage(this.#totals.of(who.writer, epoch), ZERO_USAGE)) this.#totals.drop(who.writer, epoch);
+    }
   }
 
-  /** Makes the counter follow after more was counted of a slot. */
-  #reshare(who: UsageWriter, epoch: Epoch, before: ReadonlyMap<string, Usage>): void {
-    const share = this.#counted.shareOf(who, epoch);
-    for (const row of this.#rowsOf(who.writer, epoch)) this.#refold(row, before.get(row.key) ?? ZERO_USAGE, share);
-    if (equalUsage(this.#counter.usage(epoch), ZERO_USAGE)) this.#counter.dropEpoch(epoch);
+  #reshareRows({ who, epoch, before }: Reshared): void {
+    const after = this.#counted.shareOf(who, epoch);
+    for (const row of this.#rowsOf(who.writer, epoch))
+      this.#move(who.writer, row, uncounted(before, row), uncounted(after, row));
   }
 
-  #refold(row: UsageRow, before: Usage, share: Parameters<typeof uncounted>[0]): void {
-    const after = uncounted(share, row);
-    if (equalUsage(after, before)) return;
-    this.#counter.fold({ register: { ...row, usage: after }, previous: { ...row, usage: before } });
+  #move(writer: WriterId, row: UsageRow, before: Usage, after: Usage): void {
+    if (before === after || equalUsage(before, after)) return;
+    this.#counter.move(row, before, after);
+    this.#totals.move(writer, row.epoch, before, after);
+  }
+
+  /** Lets go of the rows of a slot that is counted as closed, not all at once: nothing is ever made of them again. */
+  #leave({ writer, replica, run }: UsageWriter, epoch: Epoch): void {
+    if (!this.#dropSome(writer, epoch)) this.#leaving.push({ replica, run, epoch });
+  }
+
+  /** Whether those were the last rows of the slot. */
+  #dropSome(writer: WriterId, epoch: Epoch): boolean {
+    const rows = this.#rowsOf(writer, epoch, DROPPED_AT_ONCE);
+    this.#drop(writer, rows);
+    return rows.length < DROPPED_AT_ONCE;
   }
 
   #drop(writer: WriterId, rows: readonly UsageRow[]): void {

@@ -65,7 +65,7 @@ const DATAGRAM_UPDATES_MAX = Math.floor(DATAGRAM_BYTES_MAX / (2 + MEMBER_ID_BYTE
 const writeId = (wire: WireWriter, id: MemberId): WireWriter => wire.raw(memberIdBytes(id));
 const readId = (wire: WireReader): MemberId => toMemberId(wire.raw(MEMBER_ID_BYTES));
 
-export function writeUpdate(wire: WireWriter, update: Update): void {
+function writeUpdate(wire: WireWriter, update: Update): void {
   wire.varint(MEMBER_STATES.indexOf(update.state));
   writeId(wire, update.member).varint(update.incarnation);
   if (update.state === 'suspect') writeId(wire, update.accuser);

@@ -71,6 +71,9 @@ export const INCARNATION_MAX = 2 ** 35 - 1;
 export const RUN_SETTLED_MS = 2_000;
 /** How far two datagrams of an older run lie apart at least, before its process is believed alive, in ms. */
 export const RUN_OLDER_MS = 1_000;
-/** How long after the older process was last heard the newer one is told of it, in ms, and how often at most. */
+/**
+ * How long after the older process was last heard the newer one is told of it, in ms, and how often at most. So long after the
+ * newer one was last heard, the older one alone is heard again.
+ */
 export const RUN_TWO_MS = 30_000;
 export const RUN_TELL_MS = 1_000;

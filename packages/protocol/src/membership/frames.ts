@@ -1,26 +1,16 @@
-import {
-  assert,
-  digestOf,
-  hex,
-  WaggleError,
-  WireWriter,
-  type ClusterId,
-  type Crypto,
-  type Digest,
-} from '../base/index.ts';
+import { assert, hex, WaggleError } from '../base/index.ts';
 import {
   decodeDatagram,
   decodeExchange,
   encodeDatagram,
   encodeExchange,
   isOurs,
-  writeUpdate,
   type Datagram,
   type Exchange,
   type Message,
 } from './codec.ts';
 import { DATAGRAM_BYTES_MAX, EXCHANGE_UPDATES_MAX } from './constants.ts';
-import { isLive, type MemberId, type MemberKey, type Update } from './member.ts';
+import type { MemberId, MemberKey, Update } from './member.ts';
 import { ReplayWindow } from './replay.ts';
 import { RunWatch, type TwoRuns } from './runs.ts';
 import type { MemberTable, Peer } from './table.ts';
@@ -65,9 +55,16 @@ export class Frames {
     if (datagram === undefined || sender === undefined) return undefined;
     sender.window ??= new ReplayWindow();
     sender.runs ??= new RunWatch();
-    const isNew = sender.window.accept(datagram.run, datagram.sequence);
+    const { run, sequence } = datagram;
+    let twoRuns = sender.runs.heard(run, sequence, nowMs);
+    if (sender.runs.isOutlived(nowMs)) {
+      sender.window = new ReplayWindow();
+      sender.runs = new RunWatch();
+      twoRuns = sender.runs.heard(run, sequence, nowMs);
+    }
+    const isNew = sender.window.accept(run, sequence);
     if (!isNew) this.#counts.replayed++;
-    return { sender, datagram, isNew, twoRuns: sender.runs.heard(datagram.run, datagram.sequence, nowMs) };
+    return { sender, datagram, isNew, twoRuns };
   }
 
   /** A frame of an exchange and its sender; nothing, and a count, of what is to be ignored. */
@@ -114,13 +111,4 @@ export class Frames {
     this.#counts.unknown++;
     return undefined;
   }
-}
-
-/** SHA-256 over the live ones among the updates, in the order of their ids, without who accuses whom. */
-export function liveDigest(cluster: ClusterId, updates: readonly Update[], crypto: Crypto): Digest {
-  const live = updates.filter(({ state }) => isLive(state)).sort((a, b) => (a.member < b.member ? -1 : 1));
-  const wire = new WireWriter().raw(hex.decode(cluster));
-  for (const update of live)
-    writeUpdate(wire, update.state === 'suspect' ? { ...update, accuser: update.member } : update);
-  return digestOf(crypto, wire.finish());
 }

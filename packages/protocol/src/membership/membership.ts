@@ -1,4 +1,4 @@
-import { compareText, type ClusterId, type Crypto, type Digest } from '../base/index.ts';
+import { compareText } from '../base/index.ts';
 import { DATAGRAM_UPDATE_BYTES, updateBytesMax, type Message } from './codec.ts';
 import {
   FORGET_PERIODS,
@@ -14,7 +14,7 @@ import {
   RECONNECT_PERIODS,
 } from './constants.ts';
 import { Broadcasts, retransmissions } from './dissemination.ts';
-import { Frames, liveDigest } from './frames.ts';
+import { Frames } from './frames.ts';
 import { LocalHealth } from './health.ts';
 import { overrides, type Member, type MemberId, type MemberKey, type Update } from './member.ts';
 import { healthOfFailure, Prober, type Probe } from './probe.ts';
@@ -38,7 +38,6 @@ type WithoutDue<T> = T extends TimerInput ? Omit<T, 'dueMs'> : never;
  */
 export class Membership {
   readonly #self: Member;
-  readonly #cluster: ClusterId;
   readonly #random: MembershipOptions['random'];
   readonly #frames: Frames;
   readonly #table: MemberTable;
@@ -64,9 +63,8 @@ export class Membership {
   #effects: Effect[] = [];
 
   constructor(options: MembershipOptions) {
-    const { cluster, self, random } = options;
+    const { self, random } = options;
     this.#self = self;
-    this.#cluster = cluster;
     this.#random = random;
     this.#table = new MemberTable(self, random);
     this.#prober = new Prober(random);
@@ -113,17 +111,9 @@ export class Membership {
     return this.#broadcasts.size;
   }
 
-  /**
-   * All that is held, as frames below 64 KiB, for a push-pull: each side hands the other's to `handle` as `exchange`. Between
-   * members of equal `liveDigest` there is nothing to gain.
-   */
+  /** All that is held, as frames below 64 KiB, for a push-pull: each side hands the other's to `handle` as `exchange`. */
   exchangeFrames(): Uint8Array<ArrayBuffer>[] {
     return this.#frames.exchange(this.#all());
-  }
-
-  /** Equal at nodes that hold the same members for alive and suspect, in the same incarnations. */
-  liveDigest(crypto: Crypto): Digest {
-    return liveDigest(this.#cluster, this.#all(), crypto);
   }
 
   #apply(input: Input): void {

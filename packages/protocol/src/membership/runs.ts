@@ -14,7 +14,9 @@ export interface TwoRuns {
  */
 export class RunWatch {
   #newest = 0 as Run;
+  /** When the newest run was first heard, and when last. */
   #newestMs = 0;
+  #heardMs = 0;
   /** The first datagram of the older process that speaks now. */
   #older: { readonly run: Run; readonly sequence: number; readonly ms: number } | undefined;
   #two: { readonly older: Run; ms: number } | undefined;
@@ -28,9 +30,15 @@ export class RunWatch {
       this.#older = undefined;
       this.#two = undefined;
     } else if (run < this.#newest && nowMs - this.#newestMs >= RUN_SETTLED_MS) this.#heardOlder(run, sequence, nowMs);
+    if (run === this.#newest) this.#heardMs = nowMs;
     if (this.#two === undefined || nowMs - this.#two.ms > RUN_TWO_MS || nowMs - this.#toldMs < RUN_TELL_MS) return null;
     this.#toldMs = nowMs;
     return { newest: this.#newest, older: this.#two.older };
+  }
+
+  /** Whether the newest run has long been silent while an older process goes on: then that is the one to be heard from now on. */
+  isOutlived(nowMs: number): boolean {
+    return this.#two?.ms === nowMs && nowMs - this.#heardMs >= RUN_TWO_MS;
   }
 
   #heardOlder(run: Run, sequence: number, ms: number): void {

@@ -92,17 +92,13 @@ export class Contents {
     this.#next(live);
   }
 
-  unwant(digest: Digest, live: readonly ReplicaId[]): void {
-    if (this.#wanted.delete(digest)) this.#next(live);
-  }
-
   /** A content that is on disk now, or was read from it. */
   held(digest: Digest, bytes: Uint8Array, live: readonly ReplicaId[]): void {
     this.#store(digest, bytes);
     for (const to of this.#loads.get(digest) ?? [])
       this.#outbox.send(to, { type: 'have', digest, length: bytes.length });
     this.#loads.delete(digest);
-    this.unwant(digest, live);
+    if (this.#wanted.delete(digest)) this.#next(live);
   }
 
   absent(digest: Digest): void {

@@ -31,6 +31,8 @@ interface Round {
   readonly budgets: PerClass<Budget>;
   /** How far this node's own registers went when it was opened. */
   readonly own: PerClass<number>;
+  /** What the member showed of its own control registers. */
+  ofMember: Entry | null;
   isEqual: boolean;
   isProgress: boolean;
 }
@@ -43,6 +45,8 @@ interface Peer {
   readonly allowance: Allowance;
   /** When this node is known to have held all that the member had. */
   readonly heldMs: Record<ClassName, number | null>;
+  /** Whether all that the two show of `control` was exchanged once: what they keep to themselves may be lacking. */
+  isCompared: boolean;
 }
 
 type Sections = PerClass<AnySection>;
@@ -119,6 +123,11 @@ export class Exchange {
     });
   }
 
+  /** Whether all that this node and the member show of `control` was exchanged once, since the start. */
+  isCompared(member: ReplicaId): boolean {
+    return this.#peers.get(member)?.isCompared === true;
+  }
+
   allowance(member: ReplicaId): Allowance {
     return this.#peer(member).allowance;
   }
@@ -159,6 +168,7 @@ export class Exchange {
     this.#learn(from, name, page.entries);
     this.#sendDeltas(from, exchange, name, section.surplus(page, budget, this.#outbox));
     const want = round.wants[name];
+    round.ofMember = page.entries.find(({ writer }) => writer === from) ?? round.ofMember;
     round.hasUnknown ||= page.entries.some(({ writer }) => !section.isKnown(writer));
     for (const entry of page.entries.flatMap((each) => section.lacking(each))) {
       if (want.bytes + entryBytes(entry) > BODY_BYTES_MAX) round.cut.add(name);
@@ -168,7 +178,13 @@ export class Exchange {
       }
     }
     if (!isLast) return;
-    this.#outbox.send(from, { type: 'done', exchange, class: name, isReply: false, more: budget.isCut });
+    this.#outbox.send(from, {
+      type: 'done',
+      exchange,
+      class: name,
+      isReply: false,
+      more: budget.isCut || budget.isHiding,
+    });
     if (want.entries.length === 0) this.#finish(from, round, name, nowMs);
     else this.ask(from, exchange, name, want.entries);
   }
@@ -212,8 +228,10 @@ export class Exchange {
     if (answered === null) return;
     if (more && answered.isProgress && peer.round === null) this.#open(from, nowMs, nowMs);
     // The opener has sent all that it had when it got our answer.
-    if (!more && !isReply && answered.exchange === exchange && !this.#sections[name].isCatchingUp)
+    if (!more && !isReply && answered.exchange === exchange && !this.#sections[name].isCatchingUp) {
+      peer.isCompared ||= name === 'control';
       peer.heldMs[name] = answered.ms;
+    }
   }
 
   /** What a member's entries say of this node's own writer. */
@@ -234,6 +252,7 @@ export class Exchange {
       wants: perClass(() => ({ entries: [], bytes: 0 })),
       budgets: perClass(() => new Budget(ROUND_BYTES_MAX)),
       own: perClass((name) => this.#sections[name].ownUpTo),
+      ofMember: null,
       isEqual: false,
       isProgress: false,
     };
@@ -246,7 +265,12 @@ export class Exchange {
     const peer = this.#peer(member);
     round.waiting.delete(name);
     if (!round.cut.has(name)) {
-      if (!this.#sections[name].isCatchingUp) peer.heldMs[name] = round.openedMs;
+      if (!this.#sections[name].isCatchingUp) {
+        peer.isCompared ||= name === 'control';
+        // What a member wrote itself it may keep to itself for now.
+        if (name === 'usage' || round.ofMember === null || this.#sections.control.holds(round.ofMember))
+          peer.heldMs[name] = round.openedMs;
+      }
       this.#outbox.stats.restarts += this.#sections[name].restartStuck();
     }
     if (round.waiting.size > 0) return;
@@ -284,7 +308,7 @@ export class Exchange {
     let peer = this.#peers.get(member);
     if (peer !== undefined) return peer;
     if (this.#peers.size >= PEERS_MAX) this.#peers.delete(this.#peers.keys().next().value!);
-    peer = { round: null, answered: null, allowance: new Allowance(), heldMs: perClass(() => null) };
+    peer = { round: null, answered: null, allowance: new Allowance(), heldMs: perClass(() => null), isCompared: false };
     this.#peers.set(member, peer);
     return peer;
   }

@@ -111,7 +111,8 @@ const ENTRY_BYTES = REPLICA_BYTES + 6 * 8;
 export const entryBytes = ({ pending }: Entry): number => ENTRY_BYTES + 8 * pending.length;
 
 /** Bytes that a sealed epoch takes in a frame, at most. */
-export const shownBytes = ({ header, checkpoint }: ShownEpoch): number => 6 + header.length + utf8(checkpoint).length;
+export const shownBytes = ({ header, checkpoint }: ShownEpoch): number =>
+  7 + DIGEST_BYTES + header.length + utf8(checkpoint).length;
 
 /** Bytes that an encoded delta takes in a frame, at most. */
 export const packedBytes = (delta: Uint8Array): number => 3 + delta.length;
@@ -207,11 +208,17 @@ function writeBound(wire: WireWriter, name: ClassName, writer: string | null): v
 
 const readBound = (wire: WireReader, name: ClassName): string | null => (flag(wire) ? readWriter(wire, name) : null);
 
-/** `count ‖ (epoch of the first ‖ (header ‖ checkpoint)*)`, the latter unless there are none */
+/** `count ‖ (epoch of the first ‖ (header ‖ checkpoint ‖ (0 | 1 ‖ statements[32]))*)`, the latter unless there are none */
 function writeEpochs(wire: WireWriter, epochs: readonly ShownEpoch[]): void {
   wire.varint(epochs.length);
   if (epochs.length > 0) wire.varint(epochs[0]!.epoch);
-  for (const { header, checkpoint } of epochs) wire.bytes(header).text(checkpoint);
+  for (const { header, checkpoint, statements } of epochs) {
+    wire
+      .bytes(header)
+      .text(checkpoint)
+      .varint(statements === undefined ? 0 : 1);
+    if (statements !== undefined) writeDigest(wire, statements);
+  }
 }
 
 function readEpochs(wire: WireReader): ShownEpoch[] {
@@ -222,6 +229,7 @@ function readEpochs(wire: WireReader): ShownEpoch[] {
     epoch: first + i,
     header: wire.bytes(BODY_BYTES_MAX).slice(),
     checkpoint: wire.text(BODY_BYTES_MAX),
+    ...(flag(wire) ? { statements: readDigest(wire) } : {}),
   }));
 }
 

@@ -61,6 +61,8 @@ export function pack(deltas: readonly Uint8Array[]): Uint8Array[][] {
 export class Budget {
   left: number;
   isCut = false;
+  /** What this node itself had written before its start was kept back: it is shown later. */
+  isHiding = false;
   constructor(bytes: number) {
     this.left = bytes;
   }

@@ -31,7 +31,7 @@ import {
 import { Contents } from './contents.ts';
 import { Epochs } from './epochs.ts';
 import { Exchange } from './exchange.ts';
-import { decodeFrame, type Frame } from './frames.ts';
+import { decodeFrame, encodeFrame, type Frame } from './frames.ts';
 import { Outbox } from './outbox.ts';
 import { Rumors } from './rumors.ts';
 import { Section, type Taken } from './section.ts';
@@ -99,7 +99,8 @@ export class Replication {
       decode: decodeControlDelta,
       sizer: () => controlRegisterBytes,
       equal: equalControl,
-      verify: (publicKey, writer, register) => verifyControl(crypto, publicKey, cluster, writer, register),
+      verify: (publicKey, writer, register) =>
+        verifyControl(crypto, publicKey, options.boundTo?.(writer) ?? cluster, writer, register),
       joined: (writer, changes) => ({ type: 'joined', class: 'control', writer, changes }),
     });
     this.#usage = new Section({
@@ -144,9 +145,27 @@ export class Replication {
     return this.#exchange.lag(member, nowMs);
   }
 
+  /** Whether this node has once compared all that it and the member show of `control`: so also what the member has of its own. */
+  isCompared(member: ReplicaId): boolean {
+    return this.#exchange.isCompared(member);
+  }
+
   /** The members that are known to hold this node's own registers of a class up to a version. */
   heldBy(name: ClassName, version: number): ReplicaId[] {
     return this.#visibility.heldBy(name, version, this.#live);
+  }
+
+  /** A frame that shows one control register, whoever wrote it; null if nobody that is shown holds it with that value. */
+  frameOf(key: string, value: string): Uint8Array | null {
+    const { cluster, control, replica } = this.#options;
+    for (const writer of control.writers()) {
+      const register = this.#isHidden && writer === replica ? undefined : control.get(writer, key);
+      if (register?.value !== value) continue;
+      const { version } = register;
+      const delta = { writer, from: version - 1, to: version, end: version, registers: [register] };
+      return encodeFrame(cluster, { type: 'rumor', deltas: [encodeControlDelta(delta)] });
+    }
+    return null;
   }
 
   /** Forgets a run by the rule of `usageRules.isForgotten`, which must hold for it from now on: registers, vector and all. */
@@ -202,16 +221,13 @@ export class Replication {
       case 'want':
         this.#contents.want(input.digest, input.from, this.#live);
         break;
-      case 'unwant':
-        this.#contents.unwant(input.digest, this.#live);
-        break;
       case 'follow':
-        this.#visibility.follow(input.of, input.version, this.#live);
         // Usage has no rumors.
-        if (input.of === 'usage') this.#exchange.openSome(this.#live, FANOUT, nowMs);
+        if (this.#visibility.follow(input.of, input.version, this.#live) && input.of === 'usage')
+          this.#exchange.openSome(this.#live, FANOUT, nowMs);
         break;
       case 'follows':
-        this.#visibility.timer(input.round, this.#live);
+        this.#visibility.timer(this.#live);
         break;
       case 'behind':
         this.#epochs.behind(input.from, input.hint, this.#live);

@@ -136,7 +136,10 @@ export class Section<R extends Register = Register, W extends string = string> {
     const { encode, sizer } = this.#options;
     const writer = entry.writer as W;
     const deltas: Uint8Array[] = [];
-    if (this.#isHidden && this.isOwn(writer)) return deltas;
+    if (this.#isHidden && this.isOwn(writer)) {
+      budget.isHiding ||= this.#started > entry.reached;
+      return deltas;
+    }
     const push = (delta: Delta<R, W>): void => {
       const bytes = encode(delta);
       assert(packedBytes(bytes) <= BODY_BYTES_MAX, 'a delta fits into a frame');
@@ -175,6 +178,11 @@ export class Section<R extends Register = Register, W extends string = string> {
     const lacksBase = entry.upTo > reached && entry.after === entry.reached;
     if (!lacksBase && !this.#lacksAny(writer, entry.pending, reached)) return [];
     return this.#entries(writer, lacksBase ? reached : Math.max(reached, entry.after), entry.through);
+  }
+
+  /** Whether all is held that an entry of somebody else's vector says of its writer. */
+  holds({ writer, upTo }: Entry): boolean {
+    return !this.isKnown(writer) || this.#registers.upTo(writer as W) >= upTo;
   }
 
   /** Whether the writer's replica is admitted, and has not too many writers. */

@@ -14,6 +14,8 @@ export interface ShownEpoch {
   readonly header: Uint8Array;
   /** Signed note. */
   readonly checkpoint: string;
+  /** Digest of its statements, one line each: a content that the sender has, if it does not keep the slots any more. */
+  readonly statements?: Digest | undefined;
 }
 
 /** What comes back after a while; each carries what makes it stale. */
@@ -22,7 +24,7 @@ export type ReplicationTimer =
   | { readonly type: 'gossip'; readonly round: number }
   | { readonly type: 'exchange'; readonly round: number }
   | { readonly type: 'fetch'; readonly digest: Digest; readonly step: number }
-  | { readonly type: 'follows'; readonly round: number }
+  | { readonly type: 'follows' }
   | { readonly type: 'epochs'; readonly step: number };
 
 export type ReplicationInput =
@@ -44,11 +46,10 @@ export type ReplicationInput =
   /** The answer to a `load` of what is not on disk. */
   | { readonly type: 'absent'; readonly digest: Digest }
   /**
-   * A content is needed: it is looked for until it comes, is `held` or no longer wanted. `from` is said to have it, as the writer
+   * A content is needed: it is looked for until it comes or is `held`. `from` is said to have it, as the writer
    * of the register that names it, and is asked first.
    */
   | { readonly type: 'want'; readonly digest: Digest; readonly from?: ReplicaId }
-  | { readonly type: 'unwant'; readonly digest: Digest }
   /** Finds out which live members hold this node's own registers of a class up to a version: `visible`, `heldBy`. */
   | { readonly type: 'follow'; readonly of: ClassName; readonly version: number }
   /** Sealed epochs are lacking from this one on; `hint` seems to have them. Asks a few members, and stops: to be said again. */
@@ -121,6 +122,8 @@ export interface ReplicationOptions {
   readonly usage: Registers<UsageRow, WriterId>;
   /** The public key of an admitted replica, 32 bytes; undefined for others: nothing of theirs is taken. */
   readonly keyOf: (replica: ReplicaId) => Uint8Array | undefined;
+  /** The cluster that the signatures of a replica's control registers are bound to; this one if not given. */
+  readonly boundTo?: (replica: ReplicaId) => ClusterId;
   /**
    * Whether this replica's own control registers are shown to nobody until `show`: after a start with an older disk than the
    * others have seen, the versions could be given to other values. What others hold is compared all the same, with what was

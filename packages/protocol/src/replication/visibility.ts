@@ -29,7 +29,8 @@ export class Visibility {
   readonly #followed: Record<ClassName, number> = { control: 0, usage: 0 };
   /** Members who follow what this node holds of theirs. */
   readonly #followers = perClass(() => new Map<ReplicaId, { readonly run: Run; readonly version: number }>());
-  #rounds = 0;
+  /** Whether the one timer is set. */
+  #isTimed = false;
   #asksLeft = 0;
 
   constructor(outbox: Outbox, options: VisibilityOptions) {
@@ -51,23 +52,32 @@ export class Visibility {
     this.#outbox.add({ type: 'visible', replica: member, upTo, of: name });
   }
 
-  /** Asks all live members that are not known to hold so much. */
-  follow(name: ClassName, version: number, live: readonly ReplicaId[]): void {
-    this.#followed[name] = Math.max(this.#followed[name], Math.min(version, this.#options.own[name]()));
+  /**
+   * Asks all live members that are not known to hold so much. Whether it does: while they are being asked for as much or more, the
+   * timer alone asks again, however often this is said.
+   */
+  follow(name: ClassName, version: number, live: readonly ReplicaId[]): boolean {
+    const wanted = Math.min(version, this.#options.own[name]());
+    const isAsked = wanted <= this.#followed[name] && this.#isTimed;
+    this.#asksLeft = FOLLOWS_MAX;
+    if (isAsked) return false;
+    this.#followed[name] = Math.max(this.#followed[name], wanted);
     this.#ask(name, live);
-    this.again(live);
+    this.#schedule(live);
+    return true;
   }
 
   /** Begins to ask again: what was followed may not have been shown so far. */
   again(live: readonly ReplicaId[]): void {
     this.#asksLeft = FOLLOWS_MAX;
-    if (this.#isWaiting(live)) this.#outbox.timer(FOLLOW_MS, { type: 'follows', round: ++this.#rounds });
+    this.#schedule(live);
   }
 
-  timer(round: number, live: readonly ReplicaId[]): void {
-    if (round !== this.#rounds || this.#asksLeft-- <= 0 || !this.#isWaiting(live)) return;
+  timer(live: readonly ReplicaId[]): void {
+    this.#isTimed = false;
+    if (this.#asksLeft-- <= 0 || !this.#isWaiting(live)) return;
     for (const name of CLASSES) this.#ask(name, live);
-    this.#outbox.timer(FOLLOW_MS, { type: 'follows', round: ++this.#rounds });
+    this.#schedule(live);
   }
 
   onFollow(from: ReplicaId, { class: name, run, version }: FrameOf<'follow'>): void {
@@ -98,6 +108,12 @@ export class Visibility {
     for (const name of CLASSES)
       for (const map of [this.#known[name], this.#followers[name]])
         for (const member of map.keys()) if (!members.has(member)) map.delete(member);
+  }
+
+  #schedule(live: readonly ReplicaId[]): void {
+    if (this.#isTimed || !this.#isWaiting(live)) return;
+    this.#isTimed = true;
+    this.#outbox.timer(FOLLOW_MS, { type: 'follows' });
   }
 
   #lack(name: ClassName, live: readonly ReplicaId[]): ReplicaId[] {

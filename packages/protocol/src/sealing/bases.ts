@@ -1,14 +1,15 @@
 import type { Digest, Epoch, ReplicaId } from '../base/index.ts';
 import { compareSlots, slotName } from '../usage/index.ts';
-import type { BallotState } from './ballots.ts';
+import type { Ballot, BallotState } from './ballots.ts';
 import { composeValue, type Ground } from './compose.ts';
 import type { HeldSlot, SealingEffect } from './effects.ts';
 import { encodeFrontier } from './frontier.ts';
-import { heldSlots, reportOf } from './held.ts';
+import { heldSlots, reportOf, type Held, type NotYet } from './held.ts';
+import type { Jobs } from './jobs.ts';
 import type { Noted } from './noted.ts';
 import { isIn, quorumOf } from './roster.ts';
 import type { SealingRules } from './rules.ts';
-import { heardReplicas, type Report, type Sealable, type Value } from './value.ts';
+import { followingReplicas, type Report, type Sealable, type Value } from './value.ts';
 
 export interface BasesOptions {
   readonly self: ReplicaId;
@@ -18,7 +19,11 @@ export interface BasesOptions {
   readonly ground: () => Ground;
   readonly slotsUpTo: (epoch: Epoch) => Iterable<HeldSlot>;
   readonly facts: () => { readonly bytes: Uint8Array };
+  readonly jobs: Jobs;
 }
+
+/** Names the rows that a close speaks of. */
+export const momentOfClose = (epoch: Epoch): string => `close ${epoch}:`;
 
 /**
  * What a member can say of slots, and the values that follow: its reports with a close, its frontier with a promise, the value that
@@ -38,24 +43,29 @@ export class Bases {
     return this.#forReports;
   }
 
-  /** Reports of all other slots, but for those that their own closes speak for and that are still to be sealed. */
-  reports(epoch: Epoch, rows: readonly HeldSlot[], effects: SealingEffect[]): Report[] {
-    const heard = heardReplicas(this.#ground.chain);
-    for (const { replica } of this.#ground.chain.roster) heard.add(replica);
+  /**
+   * Reports of all other slots, but for those that their own closes speak for and that are still to be sealed. Undefined while they
+   * are being computed; `rows` are those of the first time.
+   */
+  reports(epoch: Epoch, rows: readonly HeldSlot[], effects: SealingEffect[]): Report[] | undefined {
+    const following = followingReplicas(this.#ground.chain);
+    for (const { replica } of this.#ground.chain.roster) following.add(replica);
     const reports: Report[] = [];
+    let isComputing = false;
     for (const held of heldSlots(this.#ground, this.#options.noted, rows, epoch).values()) {
       const { id } = held;
       const close = this.#options.noted.closes.get(id.epoch)?.get(id.replica);
       if (close?.run === id.run && id.epoch >= this.#ground.chain.epoch && isIn(this.#ground.chain.roster, id.replica))
         continue;
-      const report = reportOf(this.#ground, this.#options.noted, this.#options.rules, held, heard, effects);
+      const report = this.#reportOf(momentOfClose(epoch), held, following, effects);
+      isComputing ||= report === 'computing';
       const counted = this.#ground.chain.counted.get(slotName(id));
       // Without what was counted there is nothing to report yet: a later close does.
-      if (report === undefined && counted !== undefined) this.#forReports.add(counted);
+      if (report === 'uncountable' && counted !== undefined) this.#forReports.add(counted);
       else if (counted !== undefined) this.#forReports.delete(counted);
-      if (report) reports.push(report);
+      if (report !== null && typeof report === 'object') reports.push(report);
     }
-    return reports.sort(compareSlots);
+    return isComputing ? undefined : reports.sort(compareSlots);
   }
 
   /** The value that the closes of the whole roster determine. */
@@ -78,8 +88,8 @@ export class Bases {
     });
   }
 
-  /** What this member holds of all that no seal has counted wholly, pinned. */
-  frontier(effects: SealingEffect[]): Digest | null {
+  /** What this member holds of all that no seal has counted wholly, pinned; null while that cannot be said. `highest` is the ballot in which it is asked. */
+  frontier(highest: Ballot, effects: SealingEffect[]): Digest | null {
     const { epoch, roster } = this.#ground.chain;
     const own = this.#options.noted.closes.get(epoch)?.get(this.#options.self);
     if (own !== undefined && !this.#ground.contents.have([own.slot], effects)) return null;
@@ -90,16 +100,24 @@ export class Bases {
       return [{ replica, run, slot, salt, formats }];
     });
     const named = new Set(closes.map((close) => slotName({ ...close, epoch })));
-    const heard = heardReplicas(this.#ground.chain);
-    for (const { replica } of roster) heard.add(replica);
+    const following = followingReplicas(this.#ground.chain);
+    for (const { replica } of roster) following.add(replica);
     const slots: Report[] = [];
+    // As of the first time that this ballot is the highest: what came before its promise is in it.
+    const moment = `frontier ${epoch} ${highest.round} ${highest.replica}:`;
+    this.#options.jobs.forget((name) => name.startsWith('frontier') && !name.startsWith(moment));
+    let isComputing = false;
     for (const [name, held] of heldSlots(this.#ground, this.#options.noted, this.#options.slotsUpTo(epoch), epoch)) {
       if (named.has(name)) continue;
-      const report = reportOf(this.#ground, this.#options.noted, this.#options.rules, held, heard, effects);
+      const report = this.#reportOf(moment, held, following, effects);
       // It would say less than was counted: it waits until that is read.
-      if (report === undefined) return null;
-      if (report !== null) slots.push(report);
+      if (report === 'uncountable') return null;
+      if (report === 'computing') isComputing = true;
+      else if (report !== null) slots.push(report);
     }
+    if (isComputing) return null;
+    // The next frontier says what is held then.
+    this.#options.jobs.forget((name) => name.startsWith(moment));
     this.#ground.contents.pinHeld(
       epoch,
       closes.map(({ slot }) => slot).filter((slot) => this.#ground.contents.has(slot)),
@@ -141,6 +159,16 @@ export class Bases {
       facts: frontiers.map(({ facts }) => facts),
     };
     return composeValue(this.#ground, basis, effects);
+  }
+
+  #reportOf(
+    moment: string,
+    held: Held,
+    following: ReadonlySet<ReplicaId>,
+    effects: SealingEffect[],
+  ): Report | null | NotYet {
+    const { noted, rules } = this.#options;
+    return reportOf(this.#ground, noted, rules, moment, held, following, effects);
   }
 
   #reportedBy(replicas: readonly ReplicaId[], effects: SealingEffect[]): Report[] {

@@ -1,5 +1,6 @@
 import {
   base64,
+  digestOf,
   equalBytes,
   parseDigest,
   WaggleError,
@@ -115,6 +116,14 @@ export function openNoteOf(
   return { checkpoint, lines };
 }
 
+/** What a restart needs of an epoch that was sealed lately: more signatures may still come. */
+export interface PastEpoch {
+  readonly roster: Roster;
+  readonly header: Uint8Array;
+  /** The signed note. */
+  readonly checkpoint: string;
+}
+
 /** The signatures that come in under one chosen checkpoint, checked once each. */
 export class Certificate {
   readonly #crypto: Crypto;
@@ -129,6 +138,14 @@ export class Certificate {
     this.roster = roster;
     this.header = header;
     this.checkpoint = checkpoint;
+  }
+
+  /** The certificate of a sealed epoch, with the signatures of its note. Throws as `openNoteOf`, and `DECODE_FAILED`. */
+  static of(crypto: Crypto, origin: string, { roster, header, checkpoint: note }: PastEpoch): Certificate {
+    const { checkpoint, lines } = openNoteOf(crypto, origin, roster, note);
+    const certificate = new Certificate(crypto, roster, digestOf(crypto, header), checkpoint);
+    certificate.takeOpened(lines);
+    return certificate;
   }
 
   /** Takes in registers. Gives the members whose signatures are under something else, each once. */

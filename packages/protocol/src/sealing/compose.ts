@@ -1,12 +1,12 @@
 import { WaggleError, type Crypto, type Digest, type ReplicaId, type Run } from '../base/index.ts';
 import { parseUsageWriter } from '../lattice/index.ts';
-import { compareSlots, joinSlots, slotName } from '../usage/index.ts';
-import type { Contents } from './contents.ts';
+import { compareSlots, slotName } from '../usage/index.ts';
+import { NO_ROWS, type Contents } from './contents.ts';
 import type { SealingEffect } from './effects.ts';
 import { encodeRoster, parseRoster, rosterDigest, type Cluster, type Roster } from './roster.ts';
 import {
   appliedFacts,
-  heardReplicas,
+  followingReplicas,
   isCountedClosed,
   LATE_SLOTS_MAX,
   parseHeader,
@@ -19,7 +19,7 @@ import {
   type Value,
 } from './value.ts';
 
-/** The roster after one, by the facts of all closes together and the replicas that were heard themselves. Pure. */
+/** The roster after one, by the facts of all closes together and the replicas that follow the chain. Pure. */
 export type NextRoster = (roster: Roster, factsContents: readonly Uint8Array[], seen: ReadonlySet<ReplicaId>) => Roster;
 
 /** What values are computed with. */
@@ -39,7 +39,7 @@ export interface Basis {
 }
 
 /**
- * The one value that a basis determines; undefined while a content is missing, which is then asked for. At ballot 0 the basis are all
+ * The one value that a basis determines; undefined while a content is missing, which is then asked for, or being computed. At ballot 0 the basis are all
  * closes and their reports; above, the frontiers of a majority.
  */
 export function composeValue(ground: Ground, basis: Basis, effects: SealingEffect[]): Value | undefined {
@@ -55,10 +55,11 @@ export function composeValue(ground: Ground, basis: Basis, effects: SealingEffec
     closed: true,
     salt,
   }));
-  const entries = [...closes, ...reportedEntries(ground, basis.reports, new Set(closes.map(slotName)), effects)];
+  const reported = reportedEntries(ground, basis.reports, new Set(closes.map(slotName)), effects);
+  if (reported === undefined) return undefined;
+  const entries = [...closes, ...reported];
   entries.push(...absentEntries(ground, entries, effects));
-  const seen = heardReplicas(chain);
-  for (const { replica } of entries) seen.add(replica);
+  const seen = followingReplicas(chain, entries);
   const facts = [...new Set(basis.facts)].sort().map((digest) => contents.bytes(digest));
   const nextRoster = ground.nextRoster(chain.roster, facts, seen);
   const change = { facts: appliedFacts(chain.roster, nextRoster, facts), nextRoster };
@@ -66,13 +67,16 @@ export function composeValue(ground: Ground, basis: Basis, effects: SealingEffec
   return valueOf(cluster, chain, entries.sort(compareSlots), formats, change, crypto);
 }
 
-/** What the reports add, joined slot by slot: late slots oldest first and bounded, slots with a close in the set left out. */
+/**
+ * What the reports add, joined slot by slot: late slots oldest first and bounded, slots with a close in the set left out. Undefined
+ * while that is being computed.
+ */
 function reportedEntries(
   { chain, contents }: Ground,
   reports: readonly Report[],
   closed: ReadonlySet<string>,
   effects: SealingEffect[],
-): SlotEntry[] {
+): SlotEntry[] | undefined {
   const bySlot = new Map<string, Report[]>();
   for (const report of reports) {
     const name = slotName(report);
@@ -81,15 +85,19 @@ function reportedEntries(
     if (several === undefined) bySlot.set(name, [report]);
     else several.push(report);
   }
+  let isComputing = false;
   const entries = [...bySlot].flatMap(([name, several]) => {
     const counted = chain.counted.get(name);
     const digests = new Set([...several.map(({ digest }) => digest), ...(counted === undefined ? [] : [counted])]);
-    const content = [...digests].map((digest) => contents.slot(digest)).reduce(joinSlots);
-    const digest = contents.pinSlot(chain.epoch, content, effects);
+    const digest = contents.join(NO_ROWS, digests, effects);
+    isComputing ||= digest === undefined;
+    if (digest === undefined) return [];
+    contents.pinHeld(chain.epoch, [digest], effects);
     const isClosed = several.some((report) => report.closed);
     const { replica, run, epoch } = several[0]!;
     return digest === counted && !isClosed ? [] : [{ replica, run, epoch, digest, closed: isClosed, salt: null }];
   });
+  if (isComputing) return undefined;
   const late = entries.filter(({ epoch }) => epoch < chain.epoch).sort(compareSlots);
   return [...late.slice(0, LATE_SLOTS_MAX), ...entries.filter(({ epoch }) => epoch === chain.epoch)];
 }
@@ -107,7 +115,7 @@ function absentEntries(
       replica,
       run: lastRun(chain, replica),
       epoch: chain.epoch,
-      digest: contents.pinSlot(chain.epoch, [], effects),
+      digest: contents.pin(chain.epoch, new Uint8Array(0), effects),
       closed: false,
       salt: null,
     }));
@@ -119,13 +127,15 @@ function lastRun({ closed }: ChainState, replica: ReplicaId): Run {
 }
 
 /**
- * The value of a header, out of the contents that it names; undefined while one is missing, which is then asked for.
+ * The value of a header, out of the contents that it names, those of slots among them unless said otherwise; undefined while one is
+ * missing, which is then asked for.
  * Throws `DECODE_FAILED`, or `HEADER_MISMATCH` for a header of another place in the chain.
  */
 export function readValue(
   { chain, contents, crypto }: Ground,
   digest: Digest,
   effects: SealingEffect[],
+  withSlots = true,
 ): Value | undefined {
   if (!contents.have([digest], effects)) return undefined;
   const bytes = contents.bytes(digest);
@@ -141,7 +151,7 @@ export function readValue(
   const slotListBytes = contents.bytes(header.slots.digest);
   const slotList = parseSlotList(slotListBytes);
   const slots = slotList.flatMap((entry) => [entry.digest, chain.counted.get(slotName(entry)) ?? []].flat());
-  if (!contents.have(slots, effects)) return undefined;
+  if (withSlots && !contents.have(slots, effects)) return undefined;
   return {
     header: bytes,
     slotList,
@@ -153,17 +163,19 @@ export function readValue(
 
 const rest = (digest: Digest, empty: Digest): Digest[] => (digest === empty ? [] : [digest]);
 
-/** Sees to it that all that a value names is on disk: whoever accepts or seals it holds it. The header's digest. */
-export function pinValue({ chain, contents, crypto }: Ground, value: Value, effects: SealingEffect[]): Digest {
+/** Sees to it that all that a value names is on disk, as `readValue`: whoever accepts or seals it holds it. The header's digest. */
+export function pinValue(
+  { chain, contents, crypto }: Ground,
+  value: Value,
+  effects: SealingEffect[],
+  withSlots = true,
+): Digest {
   const header = contents.pin(chain.epoch, value.header, effects);
   contents.pin(chain.epoch, value.slotListBytes, effects);
   if (value.facts.length > 0) contents.pin(chain.epoch, value.facts, effects);
   if (rosterDigest(value.nextRoster, crypto) !== rosterDigest(chain.roster, crypto))
     contents.pin(chain.epoch, encodeRoster(value.nextRoster), effects);
-  contents.pinHeld(
-    chain.epoch,
-    value.slotList.map(({ digest }) => digest),
-    effects,
-  );
+  const slots = withSlots ? value.slotList.map(({ digest }) => digest) : [];
+  contents.pinHeld(chain.epoch, slots, effects);
   return header;
 }

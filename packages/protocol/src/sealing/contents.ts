@@ -1,27 +1,38 @@
 import { digestOf, present, type Crypto, type Digest, type Epoch } from '../base/index.ts';
-import { encodeSlot, parseSlot, type Slot } from '../usage/index.ts';
+import type { SlotRow } from '../usage/index.ts';
 import type { SealingEffect } from './effects.ts';
 import { parseFrontier, type Frontier } from './frontier.ts';
+import { ROW_BYTES, type Jobs } from './jobs.ts';
+import { packRows } from './packed.ts';
 import { parseReports, type Report } from './value.ts';
+
+/** What is held of a slot beside whole contents of it. `name` says which rows, of which moment. */
+export interface NamedRows {
+  readonly name: string;
+  readonly rows: readonly SlotRow[];
+}
+
+export const NO_ROWS: NamedRows = { name: 'join', rows: [] };
 
 /**
  * The contents that the epochs still to be sealed are made of, by digest: held in memory, pinned on disk (once), or wanted
- * (once). Reading one throws `DECODE_FAILED` if whoever named it lied about what it is.
+ * (once). Reading one throws `DECODE_FAILED` if whoever named it lied about what it is. Slots are not read here: they may be large.
  */
 export class Contents {
   /** The digest of no bytes: of an empty slot, of no reports, of no facts. */
   readonly empty: Digest;
   readonly #crypto: Crypto;
+  readonly #jobs: Jobs;
   readonly #bytes = new Map<Digest, Uint8Array>();
-  /** What was read of them, or was there before the bytes: reading a large slot back takes as long as sealing it. */
-  readonly #slots = new Map<Digest, Slot>();
+  /** What was read of them. */
   readonly #reports = new Map<Digest, readonly Report[]>();
   readonly #frontiers = new Map<Digest, Frontier>();
   readonly #wanted = new Set<Digest>();
   readonly #pinned = new Set<Digest>();
 
-  constructor(crypto: Crypto) {
+  constructor(crypto: Crypto, jobs: Jobs) {
     this.#crypto = crypto;
+    this.#jobs = jobs;
     this.empty = digestOf(crypto, new Uint8Array(0));
   }
 
@@ -33,10 +44,6 @@ export class Contents {
     return present(this.#bytes.get(digest), `content ${digest}`);
   }
 
-  slot(digest: Digest): Slot {
-    return read(this.#slots, digest, () => parseSlot(this.bytes(digest)));
-  }
-
   reports(digest: Digest): readonly Report[] {
     return read(this.#reports, digest, () => parseReports(this.bytes(digest)));
   }
@@ -46,7 +53,10 @@ export class Contents {
   }
 
   hold(bytes: Uint8Array): Digest {
-    const digest = digestOf(this.#crypto, bytes);
+    return this.#hold(digestOf(this.#crypto, bytes), bytes);
+  }
+
+  #hold(digest: Digest, bytes: Uint8Array): Digest {
     this.#bytes.set(digest, bytes);
     this.#wanted.delete(digest);
     return digest;
@@ -59,16 +69,17 @@ export class Contents {
     return digest;
   }
 
-  pinSlot(epoch: Epoch, slot: Slot, effects: SealingEffect[]): Digest {
-    const digest = this.holdSlot(slot);
-    this.#save(epoch, digest, effects);
-    return digest;
-  }
-
-  holdSlot(slot: Slot): Digest {
-    const digest = this.hold(encodeSlot(slot));
-    this.#slots.set(digest, slot);
-    return digest;
+  /**
+   * Holds the join of rows and contents of one slot; undefined while it is being computed. Throws `DECODE_FAILED` if a content is
+   * none of a slot.
+   */
+  join({ name, rows }: NamedRows, digests: Iterable<Digest>, effects: SealingEffect[]): Digest | undefined {
+    const parts = [...new Set(digests)].sort();
+    const contents = parts.map((digest) => this.bytes(digest));
+    const bytes = contents.reduce((sum, { length }) => sum + length, rows.length * ROW_BYTES);
+    const job = () => ({ kind: 'slot', rows: packRows(rows), contents }) as const;
+    const joined = this.#jobs.result<'slot'>([name, ...parts].join(' '), bytes, job, effects);
+    return joined && this.#hold(joined.digest, joined.bytes);
   }
 
   /** Pins contents that are held: those of others, too. */
@@ -96,7 +107,7 @@ export class Contents {
   keep(kept: ReadonlySet<Digest>): void {
     for (const digest of this.#bytes.keys()) {
       if (kept.has(digest)) continue;
-      for (const each of [this.#bytes, this.#slots, this.#reports, this.#frontiers, this.#pinned]) each.delete(digest);
+      for (const each of [this.#bytes, this.#reports, this.#frontiers, this.#pinned]) each.delete(digest);
     }
   }
 }

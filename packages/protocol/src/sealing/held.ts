@@ -1,6 +1,7 @@
 import type { Digest, Epoch, ReplicaId } from '../base/index.ts';
-import { slotName, type Slot, type SlotId } from '../usage/index.ts';
+import { slotName, type SlotId, type SlotRow } from '../usage/index.ts';
 import type { Ground } from './compose.ts';
+import { NO_ROWS } from './contents.ts';
 import type { HeldSlot, SealingEffect } from './effects.ts';
 import type { Noted } from './noted.ts';
 import type { SealingRules } from './rules.ts';
@@ -9,7 +10,7 @@ import { isCountedClosed, type Close, type Report } from './value.ts';
 /** What is held of a slot: its rows, and whole contents of it that were fetched because someone named them. */
 export interface Held {
   readonly id: SlotId;
-  readonly rows: Slot;
+  readonly rows: readonly SlotRow[];
   readonly fetched: Set<Digest>;
 }
 
@@ -51,34 +52,42 @@ export function closeOf(noted: Noted, { replica, run, epoch }: SlotId): Close | 
   return close?.run === run ? close : undefined;
 }
 
+/** Why nothing can be said of a slot yet: what was counted of it is not here, or its content is being computed. */
+export type NotYet = 'uncountable' | 'computing';
+
 /**
  * What is to be said of a slot: its content here and what the seals have counted of it, together. Null if that is nothing more than
- * what they have counted; undefined while that cannot be read yet, which is then asked for. Of a replica of which no seal has
- * heard yet a closed slot is reported though it is empty: so its first one makes it known.
+ * what they have counted; what is missing is asked for. Of a replica of which no seal has counted a closed slot lately one is
+ * reported though it is empty: so it is known to follow. `moment` names the rows: those of one moment are computed once.
  */
 export function reportOf(
   { chain, contents }: Ground,
   noted: Noted,
   rules: SealingRules,
+  moment: string,
   { id, rows, fetched }: Held,
-  heard: ReadonlySet<ReplicaId>,
+  following: ReadonlySet<ReplicaId>,
   effects: SealingEffect[],
-): Report | null | undefined {
+): Report | null | NotYet {
   if (isCountedClosed(chain, id)) return null;
   const close = closeOf(noted, id);
   const counted = chain.counted.get(slotName(id));
   if (rows.length === 0 && fetched.size === 0) {
-    const isFirst = close?.slot === contents.empty && counted === undefined && !heard.has(id.replica);
-    return isFirst ? { ...id, digest: contents.pinSlot(id.epoch, [], effects), closed: true } : null;
+    const isFirst = close?.slot === contents.empty && counted === undefined && !following.has(id.replica);
+    return isFirst ? { ...id, digest: contents.pin(id.epoch, new Uint8Array(0), effects), closed: true } : null;
   }
-  if (counted !== undefined && !contents.have([counted], effects)) return undefined;
-  const others = noted.reading(id.epoch, id.replica, () => [...fetched].map((digest) => contents.slot(digest)));
-  const content = rules.contentOf(rows, counted === undefined ? [] : contents.slot(counted), others ?? []);
+  const before = counted === undefined ? [] : [counted];
+  if (!contents.have(before, effects)) return 'uncountable';
+  const named = rows.length === 0 ? NO_ROWS : { name: `${moment} ${slotName(id)}`, rows };
+  const join = (others: readonly Digest[]): { readonly digest: Digest | undefined } => ({
+    digest: contents.join(named, rules.partsOf(before, others), effects),
+  });
+  const { digest } = noted.reading(id.epoch, id.replica, () => join([...fetched])) ?? join([]);
+  if (digest === undefined) return 'computing';
   // A part of a closed slot is not closed: the rest would never be counted.
-  const digest = contents.holdSlot(content);
   const closed = close?.slot === digest;
   if (digest === counted && !closed) return null;
-  if (content.length === 0 && (counted !== undefined || heard.has(id.replica))) return null;
+  if (digest === contents.empty && (counted !== undefined || following.has(id.replica))) return null;
   contents.pinHeld(id.epoch, [digest], effects);
   return { ...id, digest, closed };
 }

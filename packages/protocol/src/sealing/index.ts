@@ -1,8 +1,12 @@
 export * from './ballots.ts';
+export type { PastEpoch } from './certificate.ts';
+export { compute, type Computed, type Job } from './compute.ts';
 export * from './effects.ts';
 export { encodeFrontier, parseFrontier, type Frontier } from './frontier.ts';
+export { packStatements, unpackStatements, type PackedStatements, type StatementBytes } from './packed.ts';
 export { REGISTERS_KEPT_EPOCHS, type Evidence } from './noted.ts';
 export type { EpochRanges } from './ranges.ts';
+export type { SealingOptions } from './options.ts';
 export * from './roster.ts';
 export { RULES, type SealingRules } from './rules.ts';
 export * from './sealing.ts';

@@ -17,6 +17,9 @@ import { closeJson, parseClose, type Close } from './value.ts';
 /** Sealed epochs whose close, ballot and seal registers are still shown to members that are behind. */
 export const REGISTERS_KEPT_EPOCHS = 8;
 
+/** How far from having begun an epoch may be that others write of, in epochs: beyond what a wrong clock here explains. */
+export const AHEAD_EPOCHS_MAX = 1_024;
+
 /** Pieces of evidence kept: the first ones. */
 const EVIDENCE_MAX = 64;
 
@@ -30,6 +33,8 @@ export interface Evidence {
     | 'malformed'
     /** A second close of one epoch, unlike the first. */
     | 'closedTwice'
+    /** Registers of epochs that are far from having begun: the first of them. */
+    | 'ahead'
     /** A ballot of a replica that has no vote. */
     | 'noVote'
     /** A cosignature over another root than the one that was chosen. */
@@ -68,7 +73,7 @@ export class Noted {
   }
 
   /**
-   * Takes note of a register, when `sealing` is to be sealed next. Gives the kind and epoch of sealing's own, null for others.
+   * Takes note of a register, when `sealing` is to be sealed next and no epoch after `last` is to be heard of. Gives the kind and epoch of sealing's own, null for others.
    * Throws `DECODE_FAILED` for one that is not of its form: nothing is noted then.
    */
   register(
@@ -76,11 +81,17 @@ export class Noted {
     key: string,
     value: string,
     sealing: Epoch,
+    last: Epoch,
   ): { readonly kind: 'close' | 'ballot' | 'seal'; readonly epoch: Epoch } | null {
     const match = /^(close|ballot|seal)\/(0|[1-9][0-9]{0,15})$/.exec(key);
     if (match === null) return null;
     const [, kind, number] = match as unknown as [string, 'close' | 'ballot' | 'seal', string];
     const epoch = Number(number);
+    if (epoch > last) {
+      const isKnown = this.evidence.some((known) => known.what === 'ahead' && known.replica === replica);
+      if (!isKnown) this.accuse({ epoch, replica, what: 'ahead', code: 'DECODE_FAILED' });
+      return null;
+    }
     try {
       const json = parseJcs(utf8(value), `register ${key}`);
       if (kind === 'close') this.close(parseCloseOf(replica, epoch, json), sealing);

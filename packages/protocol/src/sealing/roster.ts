@@ -3,9 +3,12 @@ import {
   base64,
   compareText,
   digestOf,
+  framed,
   hex,
   jcs,
   jcsBytes,
+  parseClusterId,
+  parseDigest,
   parseJcs,
   parseReplicaId,
   parseWhole,
@@ -17,8 +20,11 @@ import {
   type Epoch,
   type Json,
   type ReplicaId,
+  type Signer,
 } from '../base/index.ts';
+import { parseUsageWriter, usageWriter, type WriterId } from '../lattice/index.ts';
 import { assertAscending } from '../usage/index.ts';
+import type { EpochRanges } from './ranges.ts';
 
 /** A replica that must close and may vote, with its public keys (Ed25519, base64 of 32 bytes). */
 export interface RosterEntry {
@@ -56,9 +62,52 @@ export interface Genesis {
   readonly epochMs: number;
   /** How long after its end an epoch waits for a member that has not closed it, in ms. */
   readonly sealGraceMs: number;
-  /** Roster(0). */
+  /** The first roster: of epoch 0, or of the epoch that a successor begins with. */
   readonly roster: Roster;
+  /** Only of a successor: what it continues. */
+  readonly predecessor?: Predecessor;
 }
+
+/**
+ * The cluster that a successor continues, because it had lost a majority of its roster for good: where its log ends, and what its
+ * seals had counted, so that nothing is counted again. Epochs keep their numbers; the successor's own log begins empty.
+ */
+export interface Predecessor {
+  readonly cluster: ClusterId;
+  /** The epoch that it did not seal any more: the first one of the successor. */
+  readonly epoch: Epoch;
+  /** Leaf hash of the last header of all, which the successor's first one names; null if nothing was ever sealed. */
+  readonly previous: Digest | null;
+  /** The format that this header decided. */
+  readonly format: number;
+  /** The signed note of its last sealed epoch; null if it sealed none itself. */
+  readonly checkpoint: string | null;
+  /** Who could sign that checkpoint: the roster of that epoch, or of its genesis if there is no checkpoint. */
+  readonly roster: Roster;
+  /** As `ChainState`: ascending by slot name, and by writer. */
+  readonly counted: readonly (readonly [slot: string, digest: Digest])[];
+  readonly closed: readonly (readonly [writer: WriterId, epochs: EpochRanges])[];
+  /** Whose registers go on to be read, ascending by replica. They neither connect nor vote, and write no more. */
+  readonly writers: readonly PastWriter[];
+  /** What the operator says about it. */
+  readonly reason: string;
+  /** Of the operator key over `successorBytes`: Ed25519, base64. */
+  readonly signature: string;
+}
+
+/** A replica of an earlier cluster, and how its registers are signed. */
+export interface PastWriter {
+  readonly replica: ReplicaId;
+  /** The cluster that its signatures are bound to. */
+  readonly cluster: ClusterId;
+  /** Ed25519 public key, base64. */
+  readonly transportKey: string;
+}
+
+/** Bytes of an encoded genesis at most: room for what the seals of a long life have counted. */
+export const GENESIS_BYTES_MAX = 4_194_304;
+/** Characters of a reason at most. */
+export const REASON_LENGTH_MAX = 500;
 
 /** Shortest and longest epoch, in ms: a second and a year. */
 export const EPOCH_MS_MIN = 1_000;
@@ -118,16 +167,51 @@ export const encodeRoster = (roster: Roster): Uint8Array => jcsBytes(roster.map(
 /** Throws `DECODE_FAILED` unless the bytes are an encoded roster. */
 export const parseRoster = (bytes: Uint8Array): Roster => parseEntries(parseJcs(bytes, 'a roster'));
 
-/** The JCS text of a genesis; `parseGenesis` takes nothing else. */
-export const encodeGenesis = (genesis: Genesis): string => jcs({ ...genesis, roster: genesis.roster.map(entryJson) });
+const genesisJson = ({ predecessor, ...genesis }: Genesis, isSigned: boolean): Json => ({
+  ...genesis,
+  roster: genesis.roster.map(entryJson),
+  ...(predecessor === undefined ? {} : { predecessor: predecessorJson(predecessor, isSigned) }),
+});
 
-/** Throws `DECODE_FAILED` unless the bytes are an encoded genesis. */
+const predecessorJson = ({ signature, ...rest }: Predecessor, isSigned: boolean): Json => ({
+  ...rest,
+  roster: rest.roster.map(entryJson),
+  counted: rest.counted.map((entry) => [...entry]),
+  closed: rest.closed.map(([writer, epochs]) => [writer, epochs.map((range) => [...range])]),
+  writers: rest.writers.map(({ replica, cluster, transportKey }) => ({ replica, cluster, transportKey })),
+  ...(isSigned ? { signature } : {}),
+});
+
+/** The JCS text of a genesis; `parseGenesis` takes nothing else. */
+export const encodeGenesis = (genesis: Genesis): string => jcs(genesisJson(genesis, true));
+
+/** What the operator key signs of a successor: all of its genesis but the signature. */
+export const successorBytes = (genesis: Genesis): Uint8Array =>
+  framed('waggle-successor/v1', jcsBytes(genesisJson(genesis, false)));
+
+/** The genesis of a successor, signed by the operator. */
+export function signSuccessor(
+  genesis: Omit<Genesis, 'predecessor'>,
+  predecessor: Omit<Predecessor, 'signature'>,
+  operator: Signer,
+): Genesis {
+  const unsigned: Genesis = { ...genesis, predecessor: { ...predecessor, signature: '' } };
+  const signature = base64.encode(operator.sign(successorBytes(unsigned)));
+  return { ...unsigned, predecessor: { ...predecessor, signature } };
+}
+
+const GENESIS_FIELDS = ['format', 'name', 'operatorKey', 'startMs', 'epochMs', 'sealGraceMs', 'roster'];
+
+/** Throws `DECODE_FAILED` unless the bytes are an encoded genesis. That the operator signed a successor's is not checked. */
 export function parseGenesis(bytes: Uint8Array): Genesis {
-  const value = fields(
-    parseJcs(bytes, 'a genesis'),
-    ['format', 'name', 'operatorKey', 'startMs', 'epochMs', 'sealGraceMs', 'roster'],
-    'a genesis',
-  );
+  if (bytes.length > GENESIS_BYTES_MAX)
+    throw new WaggleError(
+      'DECODE_FAILED',
+      `Expected at most ${GENESIS_BYTES_MAX} bytes of a genesis, received ${bytes.length}`,
+    );
+  const json = parseJcs(bytes, 'a genesis');
+  const isSuccessor = json !== null && typeof json === 'object' && Object.hasOwn(json, 'predecessor');
+  const value = fields(json, isSuccessor ? [...GENESIS_FIELDS, 'predecessor'] : GENESIS_FIELDS, 'a genesis');
   parseWhole(value['format'], 'the format of a genesis', 1, 1);
   const name = value['name'];
   if (typeof name !== 'string' || !new RegExp(ORIGIN_NAME_PATTERN).test(name))
@@ -143,6 +227,89 @@ export function parseGenesis(bytes: Uint8Array): Genesis {
     epochMs: parseWhole(value['epochMs'], 'epochMs', EPOCH_MS_MIN, EPOCH_MS_MAX),
     sealGraceMs: parseWhole(value['sealGraceMs'], 'sealGraceMs', 0, EPOCH_MS_MAX),
     roster: parseEntries(value['roster']),
+    ...(isSuccessor ? { predecessor: parsePredecessor(value['predecessor']) } : {}),
+  };
+}
+
+const PREDECESSOR_FIELDS = [
+  'cluster',
+  'epoch',
+  'previous',
+  'format',
+  'checkpoint',
+  'roster',
+  'counted',
+  'closed',
+  'writers',
+  'reason',
+  'signature',
+];
+
+function parsePredecessor(json: Json | undefined): Predecessor {
+  const value = fields(json, PREDECESSOR_FIELDS, 'a predecessor');
+  const predecessor: Predecessor = {
+    cluster: parseClusterId(value['cluster']),
+    epoch: parseWhole(value['epoch'], 'an epoch'),
+    previous: value['previous'] === null ? null : parseDigest(value['previous']),
+    format: parseWhole(value['format'], 'a format', 1),
+    checkpoint: value['checkpoint'] === null ? null : text(value['checkpoint'], 'a checkpoint'),
+    roster: parseEntries(value['roster']),
+    counted: list(value['counted'], 'what was counted').map(parseCounted),
+    closed: list(value['closed'], 'what was closed').map(parseClosedEpochs),
+    writers: list(value['writers'], 'past writers').map(parsePastWriter),
+    reason: text(value['reason'], 'a reason', REASON_LENGTH_MAX),
+    signature: text(value['signature'], 'a signature'),
+  };
+  const { epoch, previous, checkpoint, counted, closed, writers } = predecessor;
+  // Each epoch before the first of the successor was sealed, and has a header.
+  if ((previous === null) !== (epoch === 0) || (checkpoint !== null && previous === null))
+    throw new WaggleError('DECODE_FAILED', `Expected the last header of a predecessor, if it sealed any epoch`);
+  if (base64.decode(predecessor.signature).length !== 64)
+    throw new WaggleError('DECODE_FAILED', 'Expected 64 bytes in base64 for a signature');
+  assertAscending(counted, ([a], [b]) => compareText(a, b), 'counted slots');
+  assertAscending(closed, ([a], [b]) => compareText(a, b), 'closed slots');
+  assertAscending(writers, (a, b) => compareText(a.replica, b.replica), 'past writers');
+  return predecessor;
+}
+
+const SLOT_NAME = /^[0-9a-f]{32}-[1-9][0-9]{0,15}-(0|[1-9][0-9]{0,15})$/;
+
+function list(value: Json | undefined, what: string, length?: number): readonly Json[] {
+  if (Array.isArray(value) && (length === undefined || value.length === length)) return value;
+  throw new WaggleError('DECODE_FAILED', `Expected a list${length === undefined ? '' : ` of ${length}`} for ${what}`);
+}
+
+function text(value: Json | undefined, what: string, lengthMax = Number.MAX_SAFE_INTEGER): string {
+  if (typeof value === 'string' && value.length <= lengthMax) return value;
+  throw new WaggleError('DECODE_FAILED', `Expected a text for ${what}`);
+}
+
+function parseCounted(value: Json): readonly [string, Digest] {
+  const [name, digest] = list(value, 'a counted slot', 2);
+  if (typeof name !== 'string' || !SLOT_NAME.test(name))
+    throw new WaggleError('DECODE_FAILED', 'Expected the name of a slot that was counted');
+  return [name, parseDigest(digest)];
+}
+
+function parseClosedEpochs(value: Json): readonly [WriterId, EpochRanges] {
+  const [name, epochs] = list(value, 'closed slots', 2);
+  const { replica, run } = parseUsageWriter(text(name, 'a writer'));
+  const ranges = list(epochs, 'epochs').map((range) => {
+    const [from, to] = list(range, 'a range of epochs', 2);
+    const first = parseWhole(from, 'an epoch');
+    return [first, parseWhole(to, 'an epoch', first)] as const;
+  });
+  if (ranges.length === 0 || ranges.some(([from], i) => i > 0 && from <= ranges[i - 1]![1] + 1))
+    throw new WaggleError('DECODE_FAILED', 'Expected ascending ranges of epochs that do not touch');
+  return [usageWriter(replica, run), ranges];
+}
+
+function parsePastWriter(value: Json): PastWriter {
+  const writer = fields(value, ['replica', 'cluster', 'transportKey'], 'a past writer');
+  return {
+    replica: parseReplicaId(writer['replica']),
+    cluster: parseClusterId(writer['cluster']),
+    transportKey: publicKey(writer['transportKey'], 'a transport key'),
   };
 }
 
@@ -158,8 +325,11 @@ export interface Cluster {
 /** The cluster that a genesis founds. */
 export function clusterOf(genesis: Genesis, crypto: Crypto): Cluster {
   const id = hex.encode(crypto.sha256(utf8(encodeGenesis(genesis)))) as ClusterId;
-  return { genesis, id, origin: `${genesis.name}/${id.slice(0, 16)}` };
+  return { genesis, id, origin: originOf(genesis.name, id) };
 }
+
+/** The origin of a cluster's log. */
+export const originOf = (name: string, id: ClusterId): string => `${name}/${id.slice(0, 16)}`;
 
 /** Digest of an encoded roster, as headers name it. */
 export const rosterDigest = (roster: Roster, crypto: Crypto): Digest => digestOf(crypto, encodeRoster(roster));

@@ -1,5 +1,4 @@
 import type { Digest, ReplicaId } from '../base/index.ts';
-import { joinSlots, type Slot } from '../usage/index.ts';
 import { accept, chosen, compareBallots, promise, type Accepted, type Ballot, type BallotState } from './ballots.ts';
 import type { Report } from './value.ts';
 
@@ -25,8 +24,8 @@ export interface SealingRules {
   mayVote(hasClosed: boolean): boolean;
   /** Whether a frontier names a close, and not only what is held of the slot. */
   namesClose(holdsContent: boolean): boolean;
-  /** The content of a slot: of its rows here, what the seals have counted of it, and contents of it that were fetched. */
-  contentOf(rows: Slot, counted: Slot, fetched: readonly Slot[]): Slot;
+  /** What is joined with a slot's rows here: what the seals have counted of it, and contents of it that were fetched. */
+  partsOf(counted: readonly Digest[], fetched: readonly Digest[]): readonly Digest[];
   /** What a value is recovered from beside closes: what the frontiers say of slots, never what the closes report. */
   recoveredFrom(frontiers: readonly Report[], reported: () => readonly Report[]): readonly Report[];
   /** Whether a member goes on promising and accepting in epochs that it knows sealed. */
@@ -58,7 +57,7 @@ export const RULES: SealingRules = {
       ),
   mayVote: (hasClosed) => hasClosed,
   namesClose: (holdsContent) => holdsContent,
-  contentOf: (rows, counted, fetched) => [counted, ...fetched].reduce(joinSlots, rows),
+  partsOf: (counted, fetched) => [...counted, ...fetched],
   recoveredFrom: (frontiers) => frontiers,
   servesSealed: () => true,
 };

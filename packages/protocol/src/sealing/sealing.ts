@@ -1,93 +1,46 @@
-import {
-  base64,
-  digestOf,
-  equalBytes,
-  jcs,
-  WaggleError,
-  type Crypto,
-  type Digest,
-  type Epoch,
-  type Json,
-  type Random,
-  type ReplicaId,
-  type Run,
-  type Signer,
-} from '../base/index.ts';
-import { appendLeaves, edgeRoot, leafHash, type Checkpoint, type TileEdge } from '../transparency/index.ts';
-import type { Slot } from '../usage/index.ts';
+import { base64, equalBytes, jcs, type Digest, type Epoch, type Json, type ReplicaId } from '../base/index.ts';
+import type { Checkpoint, TileEdge } from '../transparency/index.ts';
+import { slotName, type SlotRow } from '../usage/index.ts';
 import { BALLOT_STATE_NEW, ballotStateJson, compareBallots, type BallotState } from './ballots.ts';
-import { Certificate, openNoteOf, signLines } from './certificate.ts';
-import { Bases } from './bases.ts';
-import { pinValue, readValue, type Ground, type NextRoster } from './compose.ts';
+import { Certificate, signLines, type PastEpoch } from './certificate.ts';
+import { Bases, momentOfClose } from './bases.ts';
+import { pinValue, readValue, type Ground } from './compose.ts';
 import { Contents } from './contents.ts';
-import type { HeldSlot, SealedEpoch, SealingEffect, SealingInput, SealingStatus } from './effects.ts';
-import { Noted, type Evidence } from './noted.ts';
+import type { HeldSlot, SealingEffect, SealingInput, SealingStatus } from './effects.ts';
+import { extend, extendWithoutSlots, type Extended } from './extend.ts';
+import { AHEAD_EPOCHS_MAX, Noted, type Evidence } from './noted.ts';
+import { Jobs } from './jobs.ts';
+import type { SealingOptions } from './options.ts';
 import { Past } from './past.ts';
-import { encodeRoster, epochBounds, isIn, quorumOf, type Cluster, type Roster } from './roster.ts';
+import { cosignedBy, isHeldByMajority, statusOf } from './progress.ts';
+import { epochBounds, isIn, quorumOf, type Roster } from './roster.ts';
 import { RULES, type SealingRules } from './rules.ts';
+import { Shown } from './shown.ts';
 import { Turn } from './turn.ts';
 import {
   closeJson,
   encodeReports,
+  FOLLOWED_EPOCHS,
   FORMATS,
-  outcomeOf,
   parseHeader,
   type ChainState,
   type Close,
   type Value,
 } from './value.ts';
+import { newWork, releasable, type Work } from './work.ts';
 import { highestBallot, nextVote, type VoteView } from './voting.ts';
 
-/** How far a local clock may be past an epoch's end alone, without its members, before it closes it, in ms. */
-const CLOSE_SKEW_MS_MAX = 60_000;
+/** How far a local clock may be past an epoch's end alone, without its members, when it closes it, in ms. */
+export const CLOSE_SKEW_MS_MAX = 60_000;
 /** Epochs closed in one step at most, after a long downtime. */
 const CLOSES_PER_STEP = 64;
-/** Sealed epochs that others have shown and that wait for those before them: at most that many. */
-const LEARNED_MAX = 1_024;
 
-export interface SealingOptions {
-  readonly cluster: Cluster;
-  readonly replica: ReplicaId;
-  readonly run: Run;
-  readonly crypto: Crypto;
-  readonly random: Random;
-  /** Signs as the log (type 0x01) and as cosigner (type 0x04). */
-  readonly logSigner: Signer;
-  readonly cosigner: Signer;
-  /** Every slot of which registers are held, up to an epoch. Rows that a seal has counted may still be among them. */
-  readonly slotsUpTo: (epoch: Epoch) => Iterable<HeldSlot>;
-  /** The roster facts held: what a close pins of them. */
-  readonly facts: () => { readonly bytes: Uint8Array; readonly digest: Digest };
-  readonly nextRoster: NextRoster;
-  readonly chain: ChainState;
-  readonly edge: TileEdge;
-  /** The epoch that is open if no close of this replica says otherwise. */
-  readonly firstEpoch: Epoch;
-  /** Wrong ones, to see that tests find them. */
-  readonly rules?: Partial<SealingRules>;
+/** A slot of this run that is complete, and what is held of others: as of the moment in which it ended. */
+interface Closing {
+  readonly epoch: Epoch;
+  readonly own: readonly SlotRow[];
+  readonly others: readonly HeldSlot[];
 }
-
-/** What a value makes of the log. */
-type Extended = Omit<SealedEpoch, 'checkpoint' | 'release'>;
-
-/** What is known about the epoch to be sealed next, and only needed for it. */
-interface Work {
-  readonly values: Map<Digest, Value>;
-  /** By header; null if it cannot be sealed, which no majority of correct members chooses. */
-  readonly extended: Map<Digest, Extended | null>;
-  certificate: Certificate | undefined;
-  /** Contents that nobody needs after the seal, unless something else names them: headers and frontiers of this member. */
-  readonly made: Set<Digest>;
-}
-
-/** A sealed epoch as another node showed it. */
-interface Learned {
-  readonly header: Uint8Array;
-  readonly checkpoint: string;
-  opened: (ReturnType<typeof openNoteOf> & { readonly digest: Digest }) | undefined;
-}
-
-const newWork = (): Work => ({ values: new Map(), extended: new Map(), certificate: undefined, made: new Set() });
 
 /**
  * Closes this replica's slots and seals epochs with the roster (PROTOCOL sections 4 and 5). Handlers only take note;
@@ -103,6 +56,7 @@ export class Sealing {
   readonly #options: SealingOptions;
   readonly #rules: SealingRules;
   readonly #noted = new Noted();
+  readonly #jobs: Jobs;
   readonly #contents: Contents;
   readonly #past: Past;
   readonly #bases: Bases;
@@ -110,17 +64,25 @@ export class Sealing {
   #chain: ChainState;
   #edge: TileEdge;
   #openEpoch: Epoch;
+  /** The first that is not closed: the open one, unless the chain was too far behind when one ended. */
+  #unclosedEpoch: Epoch;
+  /** The close that is being made: nothing of it is on its way to disk yet. */
+  #closing: Closing | undefined;
   #work: Work = newWork();
   #dueMs = Number.POSITIVE_INFINITY;
-  readonly #learned = new Map<Epoch, Learned>();
+  readonly #shown: Shown;
+  /** Contents that the seals have counted of slots that may still grow, and that were learned of without them. */
+  readonly #lacking: Set<Digest>;
   /** Own registers written but not yet back from disk. */
   readonly #writing = new Set<string>();
 
   constructor(options: SealingOptions) {
     this.#options = options;
     this.#rules = { ...RULES, ...options.rules };
-    this.#contents = new Contents(options.crypto);
+    this.#jobs = new Jobs(options.crypto, options.inlineBytes);
+    this.#contents = new Contents(options.crypto, this.#jobs);
     this.#past = new Past(this.#noted, this.#contents, options.replica, this.#rules);
+    this.#shown = new Shown(options, this.#noted, this.#contents);
     this.#turn = new Turn(options.random);
     this.#bases = new Bases({
       self: options.replica,
@@ -129,15 +91,23 @@ export class Sealing {
       ground: () => this.#ground,
       slotsUpTo: options.slotsUpTo,
       facts: options.facts,
+      jobs: this.#jobs,
     });
     this.#chain = options.chain;
     this.#edge = options.edge;
     this.#openEpoch = options.firstEpoch;
+    this.#unclosedEpoch = options.firstEpoch;
+    this.#lacking = new Set(options.lacking);
   }
 
   /** The epoch that requests are metered in. */
   get openEpoch(): Epoch {
     return this.#openEpoch;
+  }
+
+  /** The first epoch whose slot of this run no close speaks for: what is counted of it, and what it holds, is still needed here. */
+  get unclosedEpoch(): Epoch {
+    return this.#unclosedEpoch;
   }
 
   /** The epoch to be sealed next; all before it are. */
@@ -157,7 +127,9 @@ export class Sealing {
 
   /** Unix ms at which a `tick` has something to do: an epoch to close, or a ballot to start. Nothing happens by itself before. */
   get wakeAtMs(): number {
-    return Math.min(epochBounds(this.#options.cluster.genesis, this.#openEpoch).endMs, this.#dueMs);
+    const next = this.#isFollowing ? this.#unclosedEpoch : this.#openEpoch;
+    const { endMs } = epochBounds(this.#options.cluster.genesis, next);
+    return Math.min(this.#closing === undefined ? endMs : Number.POSITIVE_INFINITY, this.#dueMs);
   }
 
   /** What was refused because no correct member writes it: the first 64. */
@@ -165,35 +137,28 @@ export class Sealing {
     return this.#noted.evidence;
   }
 
-  /**
-   * Whether this replica, which votes no more, may go: a majority of those who vote now hold the last seal, as their votes on
-   * later epochs and their signatures show.
-   */
+  /** Whether this replica, which votes no more, may go: those who vote now do without it. */
   get mayLeave(): boolean {
-    const sealed = this.#chain.epoch - 1;
-    const shown = (replica: ReplicaId): boolean =>
-      [...this.#noted.seals].some(([epoch, seals]) => epoch >= sealed && seals.has(replica)) ||
-      [...this.#noted.ballots].some(([epoch, ballots]) => epoch > sealed && ballots.has(replica));
-    const holders = this.#chain.roster.filter(({ replica }) => shown(replica));
-    return !this.#isVoter && holders.length >= quorumOf(this.#chain.roster);
+    return !this.#isVoter && isHeldByMajority(this.#chain, this.#noted);
   }
 
   /** How the sealing goes, for people. */
   status(): SealingStatus {
-    const { epoch, roster } = this.#chain;
-    const { endMs } = epochBounds(this.#options.cluster.genesis, epoch);
-    const missing = (map: ReadonlyMap<Epoch, ReadonlyMap<ReplicaId, unknown>>): ReplicaId[] =>
-      roster.map(({ replica }) => replica).filter((replica) => map.get(epoch)?.has(replica) !== true);
-    const open = missing(this.#noted.closes);
-    const isSealing = this.#decided([]) !== null || open.length === 0;
-    const phase = this.#openEpoch <= epoch ? 'open' : isSealing ? 'sealing' : 'closing';
-    return {
-      epoch,
-      phase,
-      waitingFor: phase === 'open' ? [] : phase === 'closing' ? open : missing(this.#noted.seals),
-      deadlineMs: endMs + this.#options.cluster.genesis.sealGraceMs,
-      ballot: highestBallot({ votes: this.#votes(), isVoter: (replica) => isIn(roster, replica) }),
-    };
+    const isOpen = this.#openEpoch <= this.#chain.epoch;
+    return statusOf(this.#options.cluster, this.#chain, this.#noted, isOpen, this.#decided([]) !== null);
+  }
+
+  /** Whether the epoch to be sealed next is not long before the first that is not closed. */
+  get isNear(): boolean {
+    return this.#unclosedEpoch <= this.#chain.epoch + FOLLOWED_EPOCHS;
+  }
+
+  /**
+   * Whether the seals known here are as far as it takes to close a slot. Who has no vote and is further behind closes its slots later:
+   * a close says that it follows (`followingReplicas`).
+   */
+  get #isFollowing(): boolean {
+    return this.#isVoter || this.isNear;
   }
 
   /** Whether an epoch whose time has passed is still open. */
@@ -209,19 +174,28 @@ export class Sealing {
    */
   handle(input: SealingInput, nowMs: number): SealingEffect[] {
     const effects: SealingEffect[] = [];
+    let closes = 0;
     switch (input.type) {
       case 'register':
-        this.#note(input.replica, input.key, input.value);
+        this.#note(input, nowMs);
         break;
       case 'content':
         this.#contents.hold(input.bytes);
         break;
       case 'learned':
-        this.#shown(input);
+        this.#shown.add(input, this.#chain.epoch);
+        break;
+      case 'past':
+        this.#restorePast(input);
+        break;
+      case 'computed':
+        this.#jobs.done(input.name, input.result);
         break;
       case 'tick':
-        for (let i = 0; i < CLOSES_PER_STEP && this.isClosable(nowMs, input.membersClockMs); i++) this.#close(effects);
+        for (; closes < CLOSES_PER_STEP && this.#startClose(nowMs, input.membersClockMs); closes++)
+          this.#close(effects);
     }
+    if (closes === 0) this.#close(effects);
     for (let epoch = -1; epoch !== this.#chain.epoch;) {
       epoch = this.#chain.epoch;
       this.#evaluate(nowMs, effects);
@@ -231,33 +205,63 @@ export class Sealing {
 
   // Taking note
 
-  #note(replica: ReplicaId, key: string, value: string): void {
-    const noted = this.#noted.register(replica, key, value, this.#chain.epoch);
+  #note({ replica, key, value }: Extract<SealingInput, { type: 'register' }>, nowMs: number): void {
+    const noted = this.#noted.register(replica, key, value, this.#chain.epoch, this.#lastOf(replica, nowMs));
     if (noted === null) return;
     if (noted.epoch < this.#chain.epoch) this.#past.touch(noted.epoch);
     if (replica !== this.#options.replica) return;
     this.#writing.delete(key);
-    if (noted.kind === 'close') this.#openEpoch = Math.max(this.#openEpoch, noted.epoch + 1);
+    if (noted.kind !== 'close') return;
+    this.#unclosedEpoch = Math.max(this.#unclosedEpoch, noted.epoch + 1);
+    this.#openEpoch = Math.max(this.#openEpoch, this.#unclosedEpoch);
   }
 
-  #shown({ header, checkpoint }: { readonly header: Uint8Array; readonly checkpoint: string }): void {
-    const { epoch } = parseHeader(header);
-    if (epoch < this.#chain.epoch || epoch >= this.#chain.epoch + LEARNED_MAX) return;
-    this.#learned.set(epoch, { header, checkpoint, opened: undefined });
+  /** The last epoch of which a replica's registers are heard. */
+  #lastOf(replica: ReplicaId, nowMs: number): Epoch {
+    if (replica === this.#options.replica) return Number.MAX_SAFE_INTEGER;
+    const { startMs, epochMs } = this.#options.cluster.genesis;
+    return Math.max(this.#openEpoch, Math.floor((nowMs - startMs) / epochMs)) + AHEAD_EPOCHS_MAX;
+  }
+
+  #restorePast(past: PastEpoch): void {
+    const { epoch } = parseHeader(past.header);
+    const { crypto, cluster } = this.#options;
+    this.#past.add(epoch, Certificate.of(crypto, cluster.origin, past), past.checkpoint);
   }
 
   // Rule 1
 
+  /**
+   * Ends the open epoch, if it is over and no other close is being made: nothing is added to its slot from here on. Whether a close is
+   * being made then: not as long as this replica does not follow.
+   */
+  #startClose(nowMs: number, membersClockMs: number | null): boolean {
+    if (this.#closing !== undefined) return false;
+    const isFollowing = this.#isFollowing;
+    if (!isFollowing || this.#unclosedEpoch < this.#openEpoch)
+      while (this.isClosable(nowMs, membersClockMs)) this.#openEpoch++;
+    else if (this.isClosable(nowMs, membersClockMs)) this.#openEpoch++;
+    if (!isFollowing || this.#unclosedEpoch === this.#openEpoch) return false;
+    const { replica, run } = this.#options;
+    const epoch = this.#unclosedEpoch++;
+    const name = slotName({ replica, run, epoch });
+    const slots = [...this.#options.slotsUpTo(epoch)];
+    const isOwn = ({ id }: HeldSlot): boolean => slotName(id) === name;
+    this.#closing = { epoch, own: slots.find(isOwn)?.rows ?? [], others: slots.filter((slot) => !isOwn(slot)) };
+    return true;
+  }
+
+  /** Writes the close that is being made, once what it names is computed. */
   #close(effects: SealingEffect[]): void {
+    if (this.#closing === undefined) return;
     const { replica, run, random } = this.#options;
-    const epoch = this.#openEpoch;
-    let own: Slot = [];
-    const others: HeldSlot[] = [];
-    for (const slot of this.#options.slotsUpTo(epoch))
-      if (slot.id.replica === replica && slot.id.run === run && slot.id.epoch === epoch) own = slot.rows;
-      else others.push(slot);
-    const slot = this.#contents.pinSlot(epoch, own, effects);
+    const { epoch, own, others } = this.#closing;
+    const moment = momentOfClose(epoch);
+    const slot = this.#contents.join({ name: moment, rows: own }, [], effects);
+    if (slot === undefined) return;
+    this.#contents.pinHeld(epoch, [slot], effects);
     const reports = this.#bases.reports(epoch, others, effects);
+    if (reports === undefined) return;
     const bytes = encodeReports(reports);
     const close: Close = {
       replica,
@@ -269,7 +273,8 @@ export class Sealing {
       reports: this.#contents.pin(epoch, bytes, effects),
       facts: this.#contents.pin(epoch, this.#options.facts().bytes, effects),
     };
-    this.#openEpoch = epoch + 1;
+    this.#closing = undefined;
+    this.#jobs.forget((name) => name.startsWith(moment));
     // At once, though it says nothing before it is on disk: from here on it speaks for the slot and needs its contents.
     this.#noted.close(close, this.#chain.epoch);
     effects.push(this.#write(`close/${epoch}`, closeJson(close)));
@@ -287,6 +292,20 @@ export class Sealing {
       (past, state) => this.#write(`ballot/${past}`, ballotStateJson(state)),
       effects,
     );
+    this.#complete(effects);
+  }
+
+  /** Fetches what is lacking, once the chain is near: earlier nobody may have it any more. Else it would be gone with the others. */
+  #complete(effects: SealingEffect[]): void {
+    if (this.#lacking.size === 0 || !this.isNear) return;
+    const counted = new Set(this.#chain.counted.values());
+    for (const digest of this.#lacking) if (!counted.has(digest)) this.#lacking.delete(digest);
+    this.#contents.have(this.#lacking, effects);
+    for (const digest of this.#lacking) {
+      if (!this.#contents.has(digest)) continue;
+      this.#contents.pinHeld(this.#chain.epoch, [digest], effects);
+      this.#lacking.delete(digest);
+    }
   }
 
   get #ground(): Ground {
@@ -300,7 +319,7 @@ export class Sealing {
 
   /** Whether this replica's slot of an epoch is closed, on disk. */
   #hasClosed(epoch: Epoch): boolean {
-    return epoch < this.#openEpoch && !this.#writing.has(`close/${epoch}`);
+    return epoch < this.#unclosedEpoch && epoch !== this.#closing?.epoch && !this.#writing.has(`close/${epoch}`);
   }
 
   /** What the roster's members have written; nobody else votes. */
@@ -353,16 +372,17 @@ export class Sealing {
     const { epoch, roster } = this.#chain;
     const self = this.#options.replica;
     const votes = this.#votes();
+    const isVoter = (replica: ReplicaId): boolean => isIn(roster, replica);
     return {
       self,
       own: votes.get(self) ?? BALLOT_STATE_NEW,
       votes,
-      isVoter: (replica) => isIn(roster, replica),
+      isVoter,
       quorum: quorumOf(roster),
       isDue,
       holds: (value) => this.#valueOf(value, effects) !== undefined,
       determined: () => this.#keep(this.#bases.determined(effects)),
-      frontier: () => this.#bases.frontier(effects),
+      frontier: () => this.#bases.frontier(highestBallot({ votes, isVoter }), effects),
       holdsFrontier: (digest) => this.#bases.holdsFrontier(epoch, digest, effects),
       recovered: (promises) => this.#keep(this.#bases.recovered(promises, effects)),
     };
@@ -397,43 +417,19 @@ export class Sealing {
       determined: () => this.#keep(this.#bases.determined(effects)),
     };
     const chosen = this.#rules.decided([...votes.values()], quorum, own);
-    if (chosen !== null) return chosen;
-    const cosigned = new Map<Digest, number>();
-    for (const { replica } of roster) {
-      const header = this.#noted.seals.get(epoch)?.get(replica)?.header;
-      if (header === undefined) continue;
-      const count = (cosigned.get(header) ?? 0) + 1;
-      if (count >= quorum) return header;
-      cosigned.set(header, count);
-    }
-    return null;
-  }
-
-  /** The epoch as another node showed it, if a majority of the roster signed what it showed. */
-  #opened(): Learned['opened'] {
-    const { epoch, previous, roster } = this.#chain;
-    const learned = this.#learned.get(epoch);
-    if (learned === undefined) return undefined;
-    learned.opened ??= this.#noted.reading(epoch, null, () => {
-      if (parseHeader(learned.header).previous !== previous)
-        throw new WaggleError('HEADER_MISMATCH', `Expected the header of epoch ${epoch} to follow on ${previous}`);
-      const { crypto, cluster } = this.#options;
-      return {
-        ...openNoteOf(crypto, cluster.origin, roster, learned.checkpoint),
-        digest: this.#contents.hold(learned.header),
-      };
-    });
-    if (learned.opened === undefined) this.#learned.delete(epoch);
-    return learned.opened;
+    return chosen ?? cosignedBy(roster, this.#noted.seals.get(epoch));
   }
 
   #learn(nowMs: number, effects: SealingEffect[]): void {
-    const opened = this.#opened();
+    const opened = this.#shown.opened(this.#chain);
     const digest = opened?.digest ?? this.#decided(effects);
     if (digest === null) return;
-    const value = this.#valueOf(digest, effects);
+    const statements = opened?.statements;
+    const value =
+      statements === undefined ? this.#valueOf(digest, effects) : this.#outlined(digest, statements, effects);
     if (value === undefined) return;
-    const sealed = this.#extended(digest, value);
+    const sealed = this.#extended(digest, value, statements, effects);
+    if (sealed === undefined) return;
     if (sealed === null) return this.#disbelieve();
     const { epoch, roster } = this.#chain;
     const checkpoint: Checkpoint = { origin: this.#options.cluster.origin, size: sealed.treeSize, root: sealed.root };
@@ -449,15 +445,24 @@ export class Sealing {
       this.#noted.accuse({ epoch, replica, what: 'otherRoot', code: 'CHECKPOINT_INVALID' });
     const note = certificate.note();
     if (note === null) return;
-    pinValue(this.#ground, value, effects);
-    effects.push({ type: 'sealed', sealed: { ...sealed, checkpoint: note, release: this.#releasable(value) } });
+    this.#work.made.add(pinValue(this.#ground, value, effects, statements === undefined));
+    effects.push({
+      type: 'sealed',
+      sealed: { ...sealed, checkpoint: note, release: releasable(this.#work, value, this.#ground, this.#noted) },
+    });
     this.#advance(sealed, certificate, note);
+  }
+
+  /** The value of a header whose slots are not kept any more; undefined while a content of it is missing, or if it is none. */
+  #outlined(digest: Digest, statements: Digest, effects: SealingEffect[]): Value | undefined {
+    this.#contents.have([statements], effects);
+    return this.#noted.reading(this.#chain.epoch, null, () => readValue(this.#ground, digest, effects, false));
   }
 
   /** What another node showed does not hold: it is forgotten. */
   #disbelieve(): void {
     const { epoch } = this.#chain;
-    if (!this.#learned.delete(epoch)) return;
+    if (!this.#shown.forget(epoch)) return;
     this.#noted.accuse({ epoch, replica: null, what: 'otherRoot', code: 'ROOT_MISMATCH' });
   }
 
@@ -469,64 +474,38 @@ export class Sealing {
     effects.push(this.#write(key, { header, lines }));
   }
 
-  #extended(digest: Digest, value: Value): Extended | null {
-    let extended = this.#work.extended.get(digest);
-    if (extended === undefined) {
-      extended = this.#noted.reading(this.#chain.epoch, null, () => this.#extend(value)) ?? null;
-      this.#work.extended.set(digest, extended);
-    }
+  /** Undefined while it is being computed. */
+  #extended(
+    digest: Digest,
+    value: Value,
+    statements: Digest | undefined,
+    effects: SealingEffect[],
+  ): Extended | null | undefined {
+    const name = statements ?? digest;
+    const known = this.#work.extended.get(name);
+    if (known !== undefined) return known;
+    const log = { ...this.#ground, edge: this.#edge, jobs: this.#jobs };
+    const made = this.#noted.reading(this.#chain.epoch, null, () => ({
+      of:
+        statements === undefined
+          ? extend(log, digest, value, effects)
+          : extendWithoutSlots(log, statements, value, effects),
+    }));
+    if (made !== undefined && made.of === undefined) return undefined;
+    const extended = made?.of ?? null;
+    this.#work.extended.set(name, extended);
     return extended;
-  }
-
-  #extend(value: Value): Extended {
-    const { cluster, crypto } = this.#options;
-    const bytes = { ...value, nextRoster: encodeRoster(value.nextRoster) };
-    const outcome = outcomeOf(cluster, this.#chain, bytes, (digest) => this.#contents.slot(digest), crypto);
-    const { edge, tiles } = appendLeaves(
-      crypto,
-      this.#edge,
-      outcome.leaves.map((leaf) => leafHash(crypto, leaf)),
-    );
-    return {
-      epoch: this.#chain.epoch,
-      roster: this.#chain.roster,
-      value,
-      outcome,
-      firstLeaf: this.#edge.size,
-      treeSize: edge.size,
-      root: edgeRoot(crypto, edge),
-      tiles,
-      edge,
-    };
-  }
-
-  /**
-   * Headers, which are leaves, reports, frontiers and the slot lists of values that were not chosen, unless a later close made the
-   * same ones. Contents of slots stay, of facts too: another epoch, sealed or not, may name the same bytes.
-   */
-  #releasable(value: Value): Digest[] {
-    const { epoch } = this.#chain;
-    const digests = new Set(this.#work.made);
-    for (const close of this.#noted.closes.get(epoch)?.values() ?? []) digests.add(close.reports);
-    for (const { frontier, accepted } of this.#noted.ballots.get(epoch)?.values() ?? []) {
-      if (frontier !== null) digests.add(frontier);
-      if (accepted !== null) digests.add(accepted.value);
-    }
-    for (const [digest, { slotListBytes }] of this.#work.values)
-      digests.add(digest).add(digestOf(this.#options.crypto, slotListBytes));
-    digests.delete(digestOf(this.#options.crypto, value.slotListBytes));
-    const named = this.#noted.namedFrom(epoch + 1, this.#contents);
-    return [...digests].filter(
-      (digest) => this.#contents.has(digest) && digest !== this.#contents.empty && !named.has(digest),
-    );
   }
 
   #advance(sealed: Extended, certificate: Certificate, note: string): void {
     this.#past.add(sealed.epoch, certificate, note);
-    this.#learned.delete(sealed.epoch);
+    this.#shown.forget(sealed.epoch);
+    for (const { id, content } of sealed.outcome.slots)
+      if (content === null && id.digest !== this.#contents.empty) this.#lacking.add(id.digest);
     this.#chain = sealed.outcome.next;
     this.#edge = sealed.edge;
     this.#work = newWork();
+    this.#jobs.forget((name) => this.#closing === undefined || !name.startsWith(momentOfClose(this.#closing.epoch)));
     this.#dueMs = Number.POSITIVE_INFINITY;
     this.#noted.advance(this.#chain.epoch);
     const kept = this.#noted.namedFrom(this.#chain.epoch, this.#contents);

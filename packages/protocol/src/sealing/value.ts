@@ -185,7 +185,7 @@ export interface Header {
   readonly format: number;
   readonly cluster: ClusterId;
   readonly epoch: Epoch;
-  /** Leaf hash of the previous header, hexadecimal; null in epoch 0. */
+  /** Leaf hash of the previous header, hexadecimal, across clusters; null in epoch 0. */
   readonly previous: Digest | null;
   /** The slot list: digest of its content, and number of its entries. */
   readonly slots: { readonly digest: Digest; readonly count: number };
@@ -242,14 +242,14 @@ export interface ChainState {
 export const isCountedClosed = (chain: ChainState, { replica, run, epoch }: SlotId): boolean =>
   inRanges(chain.closed.get(usageWriter(replica, run)) ?? [], epoch);
 
-/** Before the first seal. */
-export const chainStart = (cluster: Cluster): ChainState => ({
-  epoch: 0,
-  previous: null,
-  roster: cluster.genesis.roster,
-  format: 1,
-  counted: new Map(),
-  closed: new Map(),
+/** Before the first seal: of a successor, where its predecessor ended. */
+export const chainStart = ({ genesis: { roster, predecessor } }: Cluster): ChainState => ({
+  epoch: predecessor?.epoch ?? 0,
+  previous: predecessor?.previous ?? null,
+  roster,
+  format: predecessor?.format ?? 1,
+  counted: new Map(predecessor?.counted),
+  closed: new Map(predecessor?.closed),
 });
 
 /** A value with the contents that its header names. */
@@ -277,11 +277,20 @@ export function appliedFacts(before: Roster, after: Roster, contents: readonly U
   return utf8([...new Set(texts.map((fact) => `${jcs(fact)}\n`))].sort(compareText).join(''));
 }
 
-/** The replicas that the seals have heard of: those of which they have counted a slot, if an empty one. */
-export function heardReplicas({ closed, counted }: ChainState): Set<ReplicaId> {
-  const heard = new Set(Array.from(closed.keys(), (writer) => parseUsageWriter(writer).replica));
-  for (const name of counted.keys()) heard.add(parseReplicaId(name.slice(0, name.indexOf('-'))));
-  return heard;
+/** How far behind the seals someone without a vote closes its slots at most, and how long after such a close it may be let in. */
+export const FOLLOWED_EPOCHS = 8;
+
+/**
+ * The replicas that follow the chain: those of which the seals, or these entries of the next one, count a slot of the last epochs as
+ * closed, if an empty one. Who cannot follow closes nothing, and so gets no vote that it could not use.
+ */
+export function followingReplicas({ epoch, closed }: ChainState, entries: readonly SlotEntry[] = []): Set<ReplicaId> {
+  const isRecent = (of: Epoch | undefined): boolean => of !== undefined && of >= epoch - FOLLOWED_EPOCHS;
+  const following = new Set<ReplicaId>();
+  for (const [writer, ranges] of closed)
+    if (isRecent(ranges.at(-1)?.[1])) following.add(parseUsageWriter(writer).replica);
+  for (const entry of entries) if (entry.closed && isRecent(entry.epoch)) following.add(entry.replica);
+  return following;
 }
 
 /**

@@ -67,31 +67,49 @@ function rowText({ customer, sku, usage }: SlotRow): string {
 
 /** Parses what `encodeSlot` wrote, to the byte. Throws `DECODE_FAILED`. */
 export function parseSlot(bytes: Uint8Array): Slot {
-  const rows = parseLines(bytes, 'a slot row', (value) => {
-    const { customer, sku, ...usage } = value;
-    if (typeof sku !== 'string' || !isSku(sku))
-      throw new WaggleError('DECODE_FAILED', `Expected a billing category, received ${JSON.stringify(sku)}`);
-    return { customer: parseCustomerId(customer), sku, usage: parseUsage(usage) };
-  });
+  const rows = linesOf(bytes, 'a slot row').map(parseRow);
   assertAscending(rows, compareRows, 'slot rows');
   return rows;
 }
 
+/** A row writes its own form: to compare with it is four times as fast as RFC 8785 for any JSON, which is most of a large seal. */
+function parseRow(line: string): SlotRow {
+  const { customer, sku, ...usage } = objectOf(parseJson(line), line, 'a slot row');
+  if (typeof sku !== 'string' || !isSku(sku))
+    throw new WaggleError('DECODE_FAILED', `Expected a billing category, received ${JSON.stringify(sku)}`);
+  const row = { customer: parseCustomerId(customer), sku, usage: parseUsage(usage) };
+  if (rowText(row) !== line)
+    throw new WaggleError('DECODE_FAILED', 'Expected the canonical form (RFC 8785) of a slot row');
+  return row;
+}
+
+function parseJson(line: string): Json {
+  try {
+    return JSON.parse(line) as Json;
+  } catch (cause) {
+    const received = JSON.stringify(line.slice(0, 60));
+    throw new WaggleError('DECODE_FAILED', `Expected JSON for a slot row, received ${received}`, { cause });
+  }
+}
+
 /** Parses JSON lines, each a canonical object and ended by a line feed. Throws `DECODE_FAILED`. */
-export function parseLines<T>(
+export const parseLines = <T>(
   bytes: Uint8Array,
   what: string,
   parse: (value: { readonly [key: string]: Json }) => T,
-): T[] {
+): T[] => linesOf(bytes, what).map((line) => parse(objectOf(parseJcs(utf8(line), what), line, what)));
+
+function linesOf(bytes: Uint8Array, what: string): string[] {
   if (bytes.length === 0) return [];
   const lines = fromUtf8(bytes).split('\n');
   if (lines.pop() !== '') throw new WaggleError('DECODE_FAILED', `Expected a line feed after the last line of ${what}`);
-  return lines.map((line) => {
-    const value = parseJcs(utf8(line), what);
-    if (value === null || typeof value !== 'object' || Array.isArray(value))
-      throw new WaggleError('DECODE_FAILED', `Expected an object for ${what}, received ${line.slice(0, 60)}`);
-    return parse(value as { readonly [key: string]: Json });
-  });
+  return lines;
+}
+
+function objectOf(value: Json, line: string, what: string): { readonly [key: string]: Json } {
+  if (value === null || typeof value !== 'object' || Array.isArray(value))
+    throw new WaggleError('DECODE_FAILED', `Expected an object for ${what}, received ${line.slice(0, 60)}`);
+  return value as { readonly [key: string]: Json };
 }
 
 /** Throws `DECODE_FAILED` unless each item is above the one before. */

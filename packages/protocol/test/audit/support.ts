@@ -12,12 +12,12 @@ import { formatLogProof, frontierOf, inclusionProof } from '../../src/transparen
 import type { Usage } from '../../src/lattice/index.ts';
 import { slotName } from '../../src/usage/index.ts';
 import { TestCluster, type Node, type SealedRecord } from '../sealing/harness.ts';
-import { nodeCrypto } from '../support.ts';
+import { nodeCrypto, statementsIn } from '../support.ts';
 import { TileMap } from '../transparency/support.ts';
 
 /** The bundle of a sealed epoch, put together of what a node has on its disk. */
 export function bundleOf(cluster: Cluster, node: Node, { sealed, chain, edge }: SealedRecord): Map<string, Uint8Array> {
-  const { value, outcome } = sealed;
+  const { value } = sealed;
   const content = (digest: string): Uint8Array => present(node.disk.contents.get(digest as never), `content ${digest}`);
   const bundle = new Map<string, Uint8Array>([
     [BUNDLE_FILES.genesis, utf8(encodeGenesis(cluster.genesis))],
@@ -28,7 +28,7 @@ export function bundleOf(cluster: Cluster, node: Node, { sealed, chain, edge }: 
     [BUNDLE_FILES.nextRoster, encodeRoster(value.nextRoster)],
     [BUNDLE_FILES.facts, value.facts],
     [BUNDLE_FILES.slotList, value.slotListBytes],
-    [BUNDLE_FILES.statements, encodeLines(outcome.statements.map(({ text }) => text))],
+    [BUNDLE_FILES.statements, encodeLines(statementsIn(sealed).map(({ text }) => text))],
   ]);
   for (const entry of value.slotList) {
     bundle.set(slotFile(entry), content(entry.digest));
@@ -57,10 +57,10 @@ export async function publish(test: TestCluster, node: Node = test.nodes[0]!): P
   const proven: Proven[] = [];
   for (const { sealed } of node.disk.sealed) {
     tiles.put(sealed.tiles);
-    for (const { customer, text, leaf } of placedStatements(sealed)) {
+    for (const { customer, bytes, leaf } of placedStatements(sealed)) {
       const { index, hashes } = await inclusionProof(nodeCrypto, tiles.read, leaf, sealed.treeSize);
       const proof = formatLogProof({ index, hashes, checkpoint: sealed.checkpoint });
-      proven.push({ customer, statement: utf8(text), proof: utf8(proof) });
+      proven.push({ customer, statement: bytes, proof: utf8(proof) });
     }
   }
   return {

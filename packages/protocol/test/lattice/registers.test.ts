@@ -131,6 +131,52 @@ describe('join', () => {
     expect(registers.writers()).toEqual(['w']);
   });
 
+  it('knows what it holds of a writer in bytes, in any order, with repeats, drops and a restore', () => {
+    const sizeOf = ({ value }: Note): number => value.length;
+    const sized = () => new Registers<Note, string>({ keysMax: 100, sizeOf, equal: () => true });
+    const sum = (registers: Registers<Note, string>): number =>
+      [...registers.of('w')].reduce((bytes, register) => bytes + sizeOf(register), 0);
+    const steps = history.chain((registers) =>
+      fc.record({
+        all: fc.constant(registers),
+        order: fc.shuffledSubarray([...registers, ...registers]),
+        drops: fc.array(fc.tuple(fc.nat(60), fc.constantFrom('a', 'b', 'c'))),
+      }),
+    );
+    fc.assert(
+      fc.property(steps, ({ all, order, drops }) => {
+        const registers = sized();
+        order.forEach((register, i) => {
+          registers.join(single({ ...register, value: 'x'.repeat(1 + register.version) }));
+          for (const [at, key] of drops) if (at === i) registers.drop('w', [key]);
+          expect(registers.bytes('w')).toBeGreaterThanOrEqual(sum(registers));
+          if (registers.pendingVersions('w').length === 0) expect(registers.bytes('w')).toBe(sum(registers));
+        });
+        for (const register of all) registers.join(single({ ...register, value: 'y'.repeat(40) }));
+        expect(registers.bytes('w')).toBe(sum(registers));
+        const restored = sized();
+        for (const register of registers.of('w')) restored.restore('w', register);
+        restored.restored([['w', registers.upTo('w') - 1]]);
+        expect(restored.bytes('w')).toBe(sum(registers));
+      }),
+    );
+  });
+
+  it('refuses more bytes than a writer may have, of one key too, before anything changes, and lets go of what was overwritten', () => {
+    const sizeOf = ({ value }: Note): number => value.length;
+    const registers = new Registers<Note, string>({ keysMax: 100, bytesMax: 64, sizeOf, equal: () => true });
+    const large = (version: number): Note => note('a', version, 'x'.repeat(20));
+    for (const version of [9, 7, 5]) registers.join(single(large(version)));
+    const before = registers.digest(nodeCrypto);
+    expect(decodes(() => registers.join(single(large(3))))).toBeNull();
+    expect(registers.digest(nodeCrypto)).toBe(before);
+    expect(registers.bytes('w')).toBe(60);
+    registers.join(delta(0, 9, [large(9)]));
+    expect(registers.bytes('w')).toBe(20);
+    for (let version = 10; version < 50; version++) registers.join(single(large(version)));
+    expect(registers.bytes('w')).toBe(20);
+  });
+
   it('bounds what is pending of one key', () => {
     const registers = create(4);
     for (let version = 2; version < 100; version += 2) registers.join(single(note('a', version)));

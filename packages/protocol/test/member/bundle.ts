@@ -10,12 +10,13 @@ import { present, utf8, type Digest } from '../../src/base/index.ts';
 import { encodeGenesis, encodeRoster, type Cluster } from '../../src/sealing/index.ts';
 import { frontierOf } from '../../src/transparency/index.ts';
 import { slotName } from '../../src/usage/index.ts';
+import { statementsIn } from '../support.ts';
 import type { MemoryDisk, SealedRecord } from './disk.ts';
 import { cheapCrypto } from './harness.ts';
 
 /** The bundle of a sealed epoch, put together of what a disk has. */
 export function bundleOf(cluster: Cluster, disk: MemoryDisk, { sealed, chain, edge }: SealedRecord): Bundle {
-  const { value, outcome } = sealed;
+  const { value } = sealed;
   const content = (digest: Digest): Uint8Array => present(disk.content(digest), `content ${digest}`);
   const bundle = new Map<string, Uint8Array>([
     [BUNDLE_FILES.genesis, utf8(encodeGenesis(cluster.genesis))],
@@ -26,7 +27,7 @@ export function bundleOf(cluster: Cluster, disk: MemoryDisk, { sealed, chain, ed
     [BUNDLE_FILES.nextRoster, encodeRoster(value.nextRoster)],
     [BUNDLE_FILES.facts, value.facts],
     [BUNDLE_FILES.slotList, value.slotListBytes],
-    [BUNDLE_FILES.statements, encodeLines(outcome.statements.map(({ text }) => text))],
+    [BUNDLE_FILES.statements, encodeLines(statementsIn(sealed).map(({ text }) => text))],
   ]);
   for (const entry of value.slotList) {
     bundle.set(slotFile(entry), content(entry.digest));

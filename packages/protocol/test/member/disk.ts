@@ -1,8 +1,16 @@
-import type { CustomerId, Digest, Epoch, ReplicaId } from '../../src/base/index.ts';
+import { digestOf, fromUtf8, type CustomerId, type Digest, type Epoch, type ReplicaId } from '../../src/base/index.ts';
 import type { Batch, ControlRow, Loaded, ShownEpoch, UsageRegisterRow } from '../../src/member/index.ts';
-import { chainStart, type ChainState, type Cluster, type SealedEpoch } from '../../src/sealing/index.ts';
-import { EMPTY_EDGE, type TileEdge } from '../../src/transparency/index.ts';
+import {
+  chainStart,
+  REGISTERS_KEPT_EPOCHS,
+  unpackStatements,
+  type ChainState,
+  type Cluster,
+  type SealedEpoch,
+} from '../../src/sealing/index.ts';
+import { EMPTY_EDGE, encodeStatements, type TileEdge } from '../../src/transparency/index.ts';
 import { slotName } from '../../src/usage/index.ts';
+import { nodeCrypto } from '../support.ts';
 
 /** A sealed epoch with what stood before it: all that a bundle is made of. */
 export interface SealedRecord {
@@ -29,8 +37,14 @@ export class MemoryDisk {
   chain: ChainState;
   edge: TileEdge = EMPTY_EDGE;
   run = 0;
+  /** How the statements are shown of epochs whose slots were swept; null if they are not. */
+  told: 'right' | 'wrong' | null = 'right';
+  readonly firstEpoch: Epoch | undefined;
+  readonly statements = new Map<Digest, Uint8Array>();
 
-  constructor(cluster: Cluster) {
+  /** `firstEpoch`: that of a newcomer. */
+  constructor(cluster: Cluster, firstEpoch?: Epoch) {
+    this.firstEpoch = firstEpoch;
     this.chain = chainStart(cluster);
   }
 
@@ -68,6 +82,11 @@ export class MemoryDisk {
       meta: new Map(this.meta),
       chain: this.chain,
       edge: this.edge,
+      past: this.seals
+        .slice(-REGISTERS_KEPT_EPOCHS)
+        .map(({ sealed: { roster, value, checkpoint } }) => ({ roster, header: value.header, checkpoint })),
+      lacking: [...this.chain.counted.values()].filter((digest) => !this.contents.has(digest)),
+      ...(this.firstEpoch === undefined ? {} : { firstEpoch: this.firstEpoch }),
       pinned: [...this.contents.values()].filter(({ epoch }) => epoch >= this.chain.epoch).map(({ value }) => value),
     };
   }
@@ -81,11 +100,39 @@ export class MemoryDisk {
   sealedFrom(from: Epoch): ShownEpoch[] {
     return this.seals
       .filter(({ sealed }) => sealed.epoch >= from)
-      .map(({ sealed: { epoch, value, checkpoint } }) => ({ epoch, header: value.header, checkpoint }));
+      .slice(0, 32)
+      .map(({ sealed }) => ({
+        epoch: sealed.epoch,
+        header: sealed.value.header,
+        checkpoint: sealed.checkpoint,
+        ...(this.told !== null && this.#isSwept(sealed) ? { statements: this.#show(sealed) } : {}),
+      }));
+  }
+
+  /** Drops the slots of epochs before this one that nothing else names, as a node does when their time is over. */
+  sweep(before: Epoch): void {
+    const kept = new Set(this.chain.counted.values());
+    for (const { sealed, chain } of this.seals)
+      if (sealed.epoch >= before) for (const digest of slotsOf(sealed, chain)) kept.add(digest);
+    for (const { sealed } of this.seals)
+      for (const { digest } of sealed.value.slotList) if (!kept.has(digest)) this.contents.delete(digest);
+  }
+
+  #isSwept({ value }: SealedEpoch): boolean {
+    return value.slotList.some(({ digest }) => !this.contents.has(digest));
+  }
+
+  #show({ outcome }: SealedEpoch): Digest {
+    const texts = unpackStatements(outcome.statements).map(({ bytes }) => fromUtf8(bytes));
+    if (this.told === 'wrong') texts[0] = texts[0]!.replace('"requests":', '"requests":1');
+    const bytes = encodeStatements(texts);
+    const digest = digestOf(nodeCrypto, bytes);
+    this.statements.set(digest, bytes);
+    return digest;
   }
 
   content(digest: Digest): Uint8Array | null {
-    return this.contents.get(digest)?.value ?? null;
+    return this.contents.get(digest)?.value ?? this.statements.get(digest) ?? null;
   }
 
   /** Requests of a customer that stand in the usage rows of the disk, sealed ones left out. */
@@ -100,6 +147,10 @@ export class MemoryDisk {
     return new Map([...this.control.values()].filter((row) => row.replica === replica).map((row) => [row.key, row]));
   }
 }
+
+/** What a seal counted, and had counted before. */
+const slotsOf = ({ value }: SealedEpoch, { counted }: ChainState): Digest[] =>
+  value.slotList.flatMap((entry) => [entry.digest, counted.get(slotName(entry)) ?? entry.digest]);
 
 function replace<T extends { readonly version: number }>(rows: Map<string, T>, key: string, row: T): void {
   const held = rows.get(key);

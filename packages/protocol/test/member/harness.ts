@@ -28,8 +28,8 @@ import {
 import { addUsage, DIMENSIONS, ZERO_USAGE, type ControlRegister, type Usage } from '../../src/lattice/index.ts';
 import { Member, type Alarm, type Batch, type MemberEffect, type MemberInput } from '../../src/member/index.ts';
 import type { MemberKey } from '../../src/membership/index.ts';
-import { clusterOf, type Cluster, type Genesis } from '../../src/sealing/index.ts';
-import { nodeCrypto } from '../support.ts';
+import { clusterOf, compute, type Cluster, type Genesis } from '../../src/sealing/index.ts';
+import { nodeCrypto, statementsIn } from '../support.ts';
 import { MemoryDisk, type SealedRecord } from './disk.ts';
 
 export const START_MS = 1_700_000_000_000;
@@ -98,7 +98,7 @@ export const requestsIn = ({ requests }: Usage): number => requests / 'requests'
 /** What the statements of sealed epochs count, all together. */
 export const sealedUsage = (seals: readonly SealedRecord[]): Usage =>
   seals
-    .flatMap(({ sealed }) => sealed.outcome.statements)
+    .flatMap(({ sealed }) => statementsIn(sealed))
     .flatMap(({ text }) => Object.values((JSON.parse(text) as { usage: Record<string, Usage> }).usage))
     .reduce(addUsage, ZERO_USAGE);
 
@@ -176,6 +176,7 @@ export class TestNode {
         ...keysOf(this.name),
         hlc: new HybridClock(),
         stageAbove: this.stageAbove,
+        inlineBytes: this.name.length % 2 === 0 ? 0 : undefined,
       },
       this.disk.load(),
     );
@@ -203,6 +204,9 @@ export class TestNode {
         break;
       case 'load':
         this.handle({ type: 'content', digest: effect.digest, bytes: this.disk.content(effect.digest) });
+        break;
+      case 'compute':
+        this.handle({ type: 'computed', name: effect.name, result: compute(effect.job, cheapCrypto) });
         break;
       case 'readSealed': {
         const { from, to } = effect;
@@ -311,6 +315,8 @@ export class TestCluster {
   readonly frames: MemberEffect[] = [];
   /** Nobody hears them, and they hear nobody. */
   readonly cut = new Set<TestNode>();
+  /** What goes to and from them over links is lost; datagrams are not. */
+  readonly mute = new Set<TestNode>();
 
   constructor(newcomers: number) {
     const cluster = foundCluster();
@@ -341,6 +347,7 @@ export class TestCluster {
     const to = this.#holder(effect.to);
     if (to === undefined || this.cut.has(from) || this.cut.has(to)) return;
     if (this.#holder(memberKeyOf(from.name)) !== from) return;
+    if (effect.type === 'send' && (this.mute.has(from) || this.mute.has(to))) return;
     const type = effect.type === 'send' ? 'message' : 'datagram';
     to.handle({ type, from: memberKeyOf(from.name), bytes: effect.bytes });
   }

@@ -1,7 +1,7 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { verifyBundle, type Verified } from '../../src/audit/index.ts';
 import type { CustomerId } from '../../src/base/index.ts';
-import { ZERO_USAGE } from '../../src/lattice/index.ts';
+import { Registers, ZERO_USAGE } from '../../src/lattice/index.ts';
 import { bundleOf } from './bundle.ts';
 import { cheapCrypto, EPOCH_MS, foundCluster, TestNode, usageOf } from './harness.ts';
 
@@ -163,6 +163,27 @@ describe('a roster of one', () => {
     const epochs = [...node.disk.registersOf(node.replica).keys()].map((key) => Number(key.split('/')[1]));
     expect(Math.min(...epochs)).toBe(20 - 8);
     expect(node.disk.contents.size).toBeLessThan(25);
+  });
+});
+
+describe('a writer with few keys left', () => {
+  it('refuses writes, and goes on metering, closing and sealing with what it has kept back', () => {
+    const node = new TestNode(foundCluster());
+    const room = vi.spyOn(Registers.prototype, 'room').mockReturnValue(100_000);
+    try {
+      expect(node.done.has(node.set(['fact/x/1', '"a"']))).toBe(true);
+      room.mockReturnValue(99_999);
+      expect(node.refused.get(node.set(['fact/x/1', '"b"'], ['fact/x/2', '"b"']))).toBe('STORE_FULL');
+      expect(node.disk.registersOf(node.replica).get('fact/x/1')?.value).toBe('"a"');
+      expect(node.done.has(node.meter(2))).toBe(true);
+      node.advance(EPOCH_MS);
+      expect(node.sealed).toEqual([0]);
+      expect(node.counted).toEqual({ sealed: 2, unsealed: 0 });
+      room.mockReturnValue(100_000);
+      expect(node.done.has(node.set(['fact/x/2', '"c"']))).toBe(true);
+    } finally {
+      room.mockRestore();
+    }
   });
 });
 

@@ -27,7 +27,13 @@ import {
   type Releases,
 } from '../../src/member/retention.ts';
 import { Unsaved } from '../../src/member/unsaved.ts';
+import { UsageBook } from '../../src/member/usage-book.ts';
+import type { Alarm, Now } from '../../src/member/index.ts';
+import type { Genesis } from '../../src/sealing/index.ts';
 import type { ShownEpoch } from '../../src/replication/index.ts';
+import type { SealedEpoch } from '../../src/sealing/index.ts';
+import { slotName, type Slot } from '../../src/usage/index.ts';
+import { usageOf } from './harness.ts';
 
 const replica = 'ab'.repeat(16) as ReplicaId;
 const run = 3 as Run;
@@ -35,18 +41,102 @@ const writer = usageWriter(replica, run);
 const digest = (n: number): Digest => n.toString(16).padStart(64, '0') as Digest;
 
 describe('clocks', () => {
-  it('the median of those heard in the last ten seconds, the lower of two, going on with time', () => {
-    const clocks = new Clocks();
-    const ids = [1, 2, 3].map((n) => String(n).repeat(32) as ReplicaId);
-    expect(clocks.medianMs(0)).toBeNull();
-    clocks.heard(ids[0]!, 1_000, 0);
-    expect(clocks.medianMs(500)).toBe(1_500);
-    clocks.heard(ids[1]!, 9_000, 500);
-    expect(clocks.medianMs(500)).toBe(1_500);
-    clocks.heard(ids[2]!, 2_000, 500);
-    expect(clocks.medianMs(500)).toBe(2_000);
-    expect(clocks.medianMs(10_400)).toBe(11_900);
-    expect(clocks.medianMs(10_501)).toBeNull();
+  const ids = [1, 2, 3, 4].map((n) => String(n).repeat(32) as ReplicaId) as [
+    ReplicaId,
+    ReplicaId,
+    ReplicaId,
+    ReplicaId,
+  ];
+  const genesis = { startMs: 0, epochMs: 10_000 } as Genesis;
+  const clocksOf = (given: { voters?: readonly ReplicaId[]; members?: readonly ReplicaId[] } = {}): Clocks => {
+    const { voters = [replica, ...ids], members = ids } = given;
+    const clocks = new Clocks(replica, {
+      isVoter: (other) => voters.includes(other),
+      isMember: (other) => members.includes(other),
+      others: () => members.length,
+    });
+    clocks.started(0);
+    return clocks;
+  };
+  /** Ms since the start, and how far the own clock is ahead of that. */
+  const at = (steadyMs: number, aheadMs = 0): Now => ({ steadyMs, wallMs: steadyMs + aheadMs });
+  const HOUR = 3_600_000;
+
+  it('of three one may be wrong, either way, this node as well; of two the one that is ahead counts', () => {
+    const clocks = clocksOf();
+    expect(clocks.read(at(20_000)).membersClockMs).toBeNull();
+    clocks.heard(ids[0], 20_000 - HOUR, 20_000);
+    expect(clocks.read(at(20_000)).membersClockMs).toBe(20_000);
+    clocks.heard(ids[0], 20_000 + HOUR, 20_000);
+    clocks.heard(ids[1], 20_010, 20_000);
+    expect(clocks.read(at(20_000)).membersClockMs).toBe(20_010);
+    clocks.heard(ids[0], 20_000 - HOUR, 20_000);
+    expect(clocks.read(at(21_000)).membersClockMs).toBe(21_000);
+    clocks.heard(ids[0], 20_000, 20_000);
+    expect(clocks.read(at(20_000, HOUR)).membersClockMs).toBe(20_010);
+  });
+
+  it('two voters that are heard count alone, and those that are retired never', () => {
+    const heardOf = (clocks: Clocks): number | null => {
+      for (const [i, id] of ids.entries()) clocks.heard(id, i < 2 ? 20_000 : 20_000 + HOUR, 20_000);
+      return clocks.read(at(20_000)).membersClockMs;
+    };
+    expect(heardOf(clocksOf({ voters: ids }))).toBe(20_000);
+    expect(heardOf(clocksOf({ voters: ids.slice(2) }))).toBe(20_000 + HOUR);
+    expect(heardOf(clocksOf({ voters: ids.slice(0, 2) }))).toBe(20_000);
+    expect(heardOf(clocksOf({ voters: ids.slice(1, 2), members: ids.slice(0, 3) }))).toBe(20_000);
+  });
+
+  it('goes on with time, and counts for five minutes', () => {
+    const clocks = clocksOf();
+    clocks.heard(ids[0], 25_000, 20_000);
+    expect(clocks.read(at(319_000)).membersClockMs).toBe(324_000);
+    expect(clocks.read(at(320_001)).membersClockMs).toBeNull();
+  });
+
+  it('after a start two others are awaited, if there are two, and ten seconds at most', () => {
+    const clocks = clocksOf();
+    expect(clocks.read(at(1)).membersClockMs).toBe(Number.NEGATIVE_INFINITY);
+    clocks.heard(ids[0], 1_000, 1_000);
+    expect(clocks.read(at(1_000)).membersClockMs).toBe(Number.NEGATIVE_INFINITY);
+    clocks.heard(ids[1], 1_000, 1_000);
+    expect(clocks.read(at(1_000)).membersClockMs).toBe(1_000);
+    const deserted = clocksOf();
+    expect(deserted.read(at(9_999)).membersClockMs).toBe(Number.NEGATIVE_INFINITY);
+    expect(deserted.read(at(10_000)).membersClockMs).toBeNull();
+    expect(clocksOf({ members: [] }).read(at(0)).membersClockMs).toBeNull();
+    const two = clocksOf({ members: ids.slice(0, 1) });
+    two.heard(ids[0], 5, 5);
+    expect(two.read(at(5)).membersClockMs).toBe(5);
+  });
+
+  it('an alarm names the clock that is apart, once until it is right again', () => {
+    const clocks = clocksOf();
+    const raised = (wallMs: number): Alarm[] => {
+      clocks.heard(ids[0], wallMs, 20_000);
+      clocks.heard(ids[1], 20_000, 20_000);
+      return clocks.alarms(at(20_000), genesis, 2, false);
+    };
+    const behind = { what: 'clockApart', replica: ids[0], aheadMs: -HOUR, isOwn: false };
+    expect(raised(20_000 - HOUR)).toEqual([behind]);
+    expect(raised(20_000 - HOUR)).toEqual([]);
+    expect(raised(20_000 - 60_000)).toEqual([]);
+    expect(raised(20_000 - HOUR)).toEqual([behind]);
+    expect(clocks.read(at(20_000)).apart).toEqual([{ replica: ids[0], aheadMs: -HOUR }]);
+    raised(20_000);
+    expect(clocks.alarms(at(20_000, HOUR), genesis, 2, false)).toEqual([
+      { what: 'clockApart', replica, aheadMs: HOUR, isOwn: true },
+    ]);
+  });
+
+  it('an alarm says that the open epoch has not begun for more than a minute', () => {
+    const clocks = clocksOf();
+    clocks.heard(ids[0], 20_000, 20_000);
+    clocks.heard(ids[1], 20_000, 20_000);
+    expect(clocks.alarms(at(20_000), genesis, 8, false)).toEqual([]);
+    const alarm = { what: 'clockAhead', epoch: 9, membersClockMs: 20_000 };
+    expect(clocks.alarms(at(20_000), genesis, 9, false)).toEqual([alarm]);
+    expect(clocks.alarms(at(20_000), genesis, 9, false)).toEqual([]);
   });
 });
 
@@ -206,6 +296,116 @@ describe('what is not on disk yet', () => {
     expect(unsaved.isFull).toBe(true);
     expect(utf8(JSON.stringify(unsaved.take([]).usage)).length).toBeLessThan(1_000);
     expect(unsaved.isFull).toBe(false);
+  });
+});
+
+describe('the usage of ten thousand runs', () => {
+  const runs = Array.from({ length: 10_000 }, (_, i) => (i + 1) as Run);
+  const content: Slot = [{ customer: 'acme' as CustomerId, sku: 'resize.jpeg', usage: usageOf(1) }];
+  const own = { replica: '1'.repeat(32) as ReplicaId, run };
+
+  /** A book with one row of each, all of them counted by seals, as it is read from disk. */
+  function read(): UsageBook {
+    const counted = new Map(runs.map((of) => [slotName({ replica, run: of, epoch: 0 }), digest(1)]));
+    const book = new UsageBook(own, { epoch: 1, previous: null, roster: [], format: 1, counted, closed: new Map() });
+    for (const of of runs) book.restore({ replica, run: of, epoch: 0, version: 1, ...content[0]! });
+    expect(new Set(book.restored(runs.map((of) => [usageWriter(replica, of), 1])))).toEqual(new Set([digest(1)]));
+    return book;
+  }
+
+  it('is off the registers when seals have counted it, all but the last run, which may go on', () => {
+    const book = read();
+    expect(book.settled()).toEqual([]);
+    expect(book.counted(digest(1), content, 1)).toHaveLength(runs.length);
+    const settled = book.settled();
+    expect(new Set(settled)).toEqual(new Set(runs.slice(0, -1).map((of) => usageWriter(replica, of))));
+    for (const over of settled) {
+      book.forget(over);
+      book.registers.forget(over);
+    }
+    expect(book.registers.writers()).toEqual([usageWriter(replica, 10_000 as Run)]);
+    expect(book.view.epochs()).toEqual([]);
+  });
+
+  it('comes back with a row that nobody has counted, and then counts for what it is more', () => {
+    const book = read();
+    book.counted(digest(1), content, 1);
+    const seventh = usageWriter(replica, 7 as Run);
+    book.forget(seventh);
+    book.registers.forget(seventh);
+    const late: UsageRow = {
+      key: usageKey(0, content[0]!.customer, 'resize.jpeg'),
+      version: 2,
+      epoch: 0,
+      ...content[0]!,
+    };
+    book.joined(seventh, [{ register: { ...late, usage: usageOf(5) }, previous: undefined }]);
+    expect(book.view.usage(0)).toEqual(usageOf(4));
+    expect(book.isOver(seventh)).toBe(true);
+    expect(book.isOver(usageWriter(replica, 10_000 as Run))).toBe(false);
+  });
+});
+
+describe('a large slot', () => {
+  const own = { replica: 'a'.repeat(32) as ReplicaId, run: 1 as Run };
+  const ownWriter = usageWriter(own.replica, own.run);
+  const rowsIn = (epoch: number, count: number, version: number): UsageRow[] =>
+    Array.from({ length: count }, (_, i) => {
+      const customer = `c${i}` as CustomerId;
+      const key = usageKey(epoch, customer, 'inspect');
+      return { key, version: version + i, epoch, customer, sku: 'inspect', usage: usageOf(1) };
+    });
+  /** The seal of epoch 0, which counts the slot as closed. */
+  const sealed = (): SealedEpoch => {
+    const id = { ...own, epoch: 0, digest: '0'.repeat(64) as Digest, closed: true, salt: null };
+    const next = {
+      epoch: 1,
+      previous: null,
+      roster: [],
+      format: 1,
+      counted: new Map(),
+      closed: new Map([[ownWriter, [[0, 0]]]]),
+    };
+    return { epoch: 0, outcome: { slots: [{ id, content: new Uint8Array(0) }], next } } as unknown as SealedEpoch;
+  };
+  const started = (): UsageBook => {
+    const chain = { epoch: 0, previous: null, roster: [], format: 1, counted: new Map(), closed: new Map() };
+    return new UsageBook(own, chain);
+  };
+
+  it('is out of the open figures at once, and of the registers little by little', () => {
+    const book = started();
+    book.apply(rowsIn(0, 5_000, 1));
+    book.apply(rowsIn(1, 3, 5_001));
+    const seal = sealed();
+    const covered = book.coveredBy(seal, 1);
+    expect(covered).toEqual([{ ...own, epoch: 0 }]);
+    expect(book.seal(seal, covered, 1)).toEqual([]);
+    expect(book.view.epochs()).toEqual([1]);
+    expect(book.isTidy).toBe(false);
+    const left = [...book.registers.of(ownWriter)].length;
+    expect(left).toBeGreaterThan(3);
+    expect(left).toBeLessThan(5_003);
+    const gone = [];
+    for (let i = 0; i < 10 && !book.isTidy; i++) gone.push(...book.tidy());
+    expect(gone).toEqual([{ ...own, epoch: 0 }]);
+    expect([...book.registers.of(ownWriter)].map(({ epoch }) => epoch)).toEqual([1, 1, 1]);
+    expect(book.view.usage(1)).toEqual(usageOf(3));
+  });
+
+  it('leaves the figures of another that nobody has counted', () => {
+    const book = started();
+    const other = usageWriter('b'.repeat(32) as ReplicaId, 1 as Run);
+    book.apply(rowsIn(0, 10, 1));
+    book.joined(
+      other,
+      book.registers.join({ writer: other, from: 0, to: 4, end: 4, registers: rowsIn(0, 4, 1) }).changed,
+    );
+    expect(book.view.usage(0)).toEqual(usageOf(14));
+    book.seal(sealed(), book.coveredBy(sealed(), 1), 1);
+    expect(book.view.usage(0)).toEqual(usageOf(4));
+    expect(book.isTidy).toBe(true);
+    expect([...book.registers.of(ownWriter)]).toEqual([]);
   });
 });
 

@@ -1,9 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { jcs, utf8, type Digest, type Run } from '../../src/base/index.ts';
+import type { Alarm } from '../../src/member/index.ts';
 import { closeJson } from '../../src/sealing/index.ts';
 import { verifyBundle } from '../../src/audit/index.ts';
+import { statementsIn } from '../support.ts';
 import { bundleOf } from './bundle.ts';
-import { cheapCrypto, EPOCH_MS, memberKeyOf, TestCluster, type TestNode } from './harness.ts';
+import { cheapCrypto, EPOCH_MS, memberKeyOf, START_MS, TestCluster, TestNode } from './harness.ts';
 
 /** A close that says what none should. */
 const someClose = {
@@ -74,7 +76,7 @@ describe('a founder and others', () => {
     test.run(2 * EPOCH_MS);
     for (const node of [founder, one, two]) expect(node.counted).toEqual({ sealed: 5, unsealed: 0 });
     const late = founder.disk.seals.flatMap(({ sealed }) =>
-      sealed.outcome.statements.filter(({ epoch }) => epoch < sealed.epoch),
+      statementsIn(sealed).filter(({ epoch }) => epoch < sealed.epoch),
     );
     expect(late).toHaveLength(1);
   });
@@ -212,8 +214,10 @@ describe('a disk that went back', () => {
   });
 });
 
-describe('a clock that jumped', () => {
-  it('closes nothing early while the others say otherwise, raises one alarm, and goes on when they agree', () => {
+describe('a clock that is wrong', () => {
+  const clockAlarms = (node: TestNode): Alarm[] => node.alarms.filter(({ what }) => what.startsWith('clock'));
+
+  it('closes nothing early while the others say otherwise, raises an alarm, and goes on when they agree', () => {
     const test = new TestCluster(2);
     const one = test.nodes[1]!;
     test.run(3_000);
@@ -227,5 +231,55 @@ describe('a clock that jumped', () => {
     one.clockOffsetMs = 0;
     test.run((open + 2) * EPOCH_MS);
     for (const node of test.nodes) expect(node.counted).toEqual({ sealed: 1, unsealed: 0 });
+  });
+
+  it('if it is behind it holds up nobody, and the others name it', () => {
+    const test = new TestCluster(2);
+    const [founder, one, two] = test.nodes as [TestNode, TestNode, TestNode];
+    test.run(3_000);
+    two.clockOffsetMs = -3_600_000;
+    test.run(2 * EPOCH_MS);
+    for (const node of [founder, one]) {
+      expect(node.sealed).toEqual([0, 1]);
+      expect(clockAlarms(node)).toMatchObject([{ what: 'clockApart', replica: two.replica, isOwn: false }]);
+      expect(node.member.apartClocks({ wallMs: START_MS + node.nowMs, steadyMs: node.nowMs })).toMatchObject([
+        { replica: two.replica },
+      ]);
+    }
+    expect(two.member.openEpoch).toBe(0);
+    expect(clockAlarms(two)).toMatchObject([{ what: 'clockApart', replica: two.replica, isOwn: true }]);
+  });
+
+  it('if it is ahead at a start nothing is closed by it, and requests are metered', () => {
+    const test = new TestCluster(2);
+    const one = test.nodes[1]!;
+    test.run(3_000);
+    one.kill();
+    one.clockOffsetMs = 3_600_000;
+    one.start();
+    expect(one.member.openEpoch).toBe(0);
+    expect(one.done.get(one.meter(1))).toBe(0);
+    test.run(5_000);
+    expect(one.member.openEpoch).toBeLessThanOrEqual(1 + 60_000 / EPOCH_MS);
+    expect(clockAlarms(one).map(({ what }) => what)).toEqual(['clockApart', 'clockAhead']);
+  });
+
+  it('with nobody within reach a node goes by its own clock after ten seconds, and one that is alone at once', () => {
+    const test = new TestCluster(1);
+    const { founder } = test;
+    test.run(3_000);
+    test.cut.add(founder);
+    founder.kill();
+    founder.clockOffsetMs = 30 * EPOCH_MS;
+    founder.start();
+    test.run(9_000);
+    expect(founder.member.openEpoch).toBe(0);
+    test.run(3_000);
+    expect(founder.member.openEpoch).toBe(31);
+    const alone = new TestNode(founder.cluster);
+    alone.kill();
+    alone.clockOffsetMs = 30 * EPOCH_MS;
+    alone.start();
+    expect(alone.member.openEpoch).toBe(30);
   });
 });

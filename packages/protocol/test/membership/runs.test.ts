@@ -40,6 +40,23 @@ describe('the runs of a member', () => {
     }
   });
 
+  it('are outlived by an older process once the newer one was silent for half a minute, and not by a late datagram', () => {
+    const watch = new RunWatch();
+    const outlivedMs: number[] = [];
+    const heard = byTime([...every(OLD, 0, 60_000), ...every(NEW, 5_000, 20_000), ...every(NEW, 60_000, 70_000)]);
+    for (const [run, sequence, ms] of heard) {
+      watch.heard(run as Run, sequence, ms);
+      if (watch.isOutlived(ms)) outlivedMs.push(ms);
+    }
+    expect(outlivedMs[0]).toBe(49_500);
+    expect(outlivedMs.at(-1)).toBe(59_500);
+    const late = new RunWatch();
+    for (const [run, sequence, ms] of byTime([...every(NEW, 0, 10_000), [OLD, 40, 60_000], [OLD, 40, 62_000]])) {
+      late.heard(run as Run, sequence, ms);
+      expect(late.isOutlived(ms)).toBe(false);
+    }
+  });
+
   it('fall silent when the older process has ended, and start anew with a third', () => {
     const heard = byTime([...every(OLD, 0, 20_000), ...every(NEW, 5_000, 90_000), ...every(NEW + 1, 90_000, 120_000)]);
     const said = listen(heard);

@@ -12,7 +12,7 @@ describe('SWIM §3.1 failure detector', () => {
     const network = new Network({ seed: 1 });
     const members = membersNamed(10);
     network.found(members);
-    const sent = { ping: 0, ack: 0, pingRequest: 0, nack: 0, gossip: 0, gossip: 0 };
+    const sent = { ping: 0, ack: 0, pingRequest: 0, nack: 0, gossip: 0 };
     network.run(2_000);
     network.tap((bytes) => sent[decodeDatagram(bytes).message.type]++);
     network.run(100 * PROBE_INTERVAL_MS);

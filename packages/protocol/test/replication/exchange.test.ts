@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { ReplicaId, Run } from '../../src/base/index.ts';
-import { MESSAGE_BYTES_MAX, usageWriter, type UsageRow } from '../../src/lattice/index.ts';
+import { MESSAGE_BYTES_MAX, signControl, usageWriter, type UsageRow } from '../../src/lattice/index.ts';
 import {
   ANSWER_BYTES_MIN,
   PAGES_MAX,
@@ -9,11 +9,34 @@ import {
 } from '../../src/replication/constants.ts';
 import { decodeFrame, encodeFrame } from '../../src/replication/frames.ts';
 import type { ReplicationEffect, ReplicationInput } from '../../src/replication/index.ts';
-import { Checker, CLUSTER, effectsOf, Network, replicaId, type Node } from './support.ts';
+import {
+  cheapSigner,
+  Checker,
+  CLUSTER,
+  effectsOf,
+  Network,
+  newControl,
+  replicaId,
+  type Control,
+  type Node,
+} from './support.ts';
 
 const bytesOut = (network: Network) => network.nodes.reduce((sum, node) => sum + node.replication.stats.bytes.out, 0);
 const opened = (network: Network) =>
   network.nodes.reduce((sum, node) => sum + node.replication.stats.exchangesOpened, 0);
+
+/** The registers of the first node, which has written that many before it starts. */
+function startedWith(count: number): Control {
+  const [id, control] = [replicaId(1), newControl()];
+  const versions = Array.from({ length: count }, (_, i) => i + 1);
+  control.apply(
+    id,
+    versions.map((version) =>
+      signControl(cheapSigner('node 0'), CLUSTER, id, { key: `k${version}`, version, value: '1' }),
+    ),
+  );
+  return control;
+}
 
 describe('an exchange', () => {
   it('costs little at rest, and about as much as its rows when there are some', () => {
@@ -293,6 +316,28 @@ describe('writers', () => {
     network.input(first!, { type: 'show' });
     network.run(100);
     expect(second!.control.upTo(first!.id)).toBe(1);
+  });
+
+  it('are not taken to have shown all while they hide what they had written, and yet compare with each other', () => {
+    for (const opener of [0, 1])
+      for (const hidden of [1, 2]) {
+        const network = new Network({
+          nodes: 2,
+          seed: 1,
+          options: (index) => ({ isHidden: index < hidden }),
+          filter: ({ index }, { type }) => index === opener || type !== 'exchange',
+          control: (index) => (index === 0 ? startedWith(3) : newControl()),
+        });
+        const [first, second] = network.nodes as [Node, Node];
+        const lag = () => second.replication.lag(first.id, network.nowMs).control;
+        network.run(10_000);
+        expect(lag()).toBeNull();
+        expect(network.node(opener).replication.isCompared(network.node(1 - opener).id)).toBe(true);
+        network.input(first, { type: 'show' });
+        network.run(10_000);
+        expect(second.control.upTo(first.id)).toBe(3);
+        expect(lag()).not.toBeNull();
+      }
   });
 
   it('that went back learn it while they still hide', () => {

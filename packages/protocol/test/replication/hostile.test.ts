@@ -193,6 +193,8 @@ describe('a node', () => {
   it('concludes nothing from an exchange in which something was wrong', () => {
     const network = new Network({ nodes: 2, seed: 1, filter: (_, { type }) => type !== 'message' });
     const [first, second] = network.nodes;
+    const written = network.writeControl(1, 'a');
+    const delta = encodeControlDelta({ writer: second!.id, from: 0, to: 1, end: 1, registers: [written] });
     const answer = (bad: boolean): number | null => {
       network.frames.length = 0;
       network.run(6_000, () => network.frames.some((bytes) => bytes[10] === 2));
@@ -203,7 +205,7 @@ describe('a node', () => {
       const frames: Frame[] = [
         { type: 'answer', exchange, same: { control: false, usage: true } },
         { type: 'vector', exchange, class: 'control', isLast: true, page },
-        { type: 'deltas', exchange, class: 'control', deltas: bad ? [new Uint8Array(3)] : [] },
+        { type: 'deltas', exchange, class: 'control', deltas: bad ? [new Uint8Array(3)] : [delta] },
         { type: 'done', exchange, class: 'control', isReply: true, more: false },
       ];
       for (const each of frames)

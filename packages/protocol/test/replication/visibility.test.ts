@@ -64,6 +64,31 @@ describe('who holds what was written', () => {
     expect(holders(network.node(0))).toHaveLength(4);
   });
 
+  it('costs no more when it is followed again and again: the one timer asks, once a second', () => {
+    let isDeaf = false;
+    let timers = 0;
+    const network = new Network({
+      nodes: 5,
+      seed: 1,
+      filter: ({ index }, { type }) => {
+        if (index === 0 && type === 'follows') timers++;
+        return !isDeaf || index !== 0 || type !== 'message';
+      },
+    });
+    const node = network.node(0);
+    network.run(2_000);
+    isDeaf = true;
+    network.writeControl(0, 'a');
+    const before = network.frames.length;
+    for (let i = 0; i < 200; i++) {
+      follow(network, node);
+      network.run(25);
+    }
+    expect(network.frames.slice(before).filter((bytes) => bytes[10] === 13)).toHaveLength(4 * (1 + timers));
+    expect(timers).toBeGreaterThanOrEqual(4);
+    expect(timers).toBeLessThanOrEqual(5);
+  });
+
   it('grows step by step while writes go on: who waits for an earlier one is not held up by later ones', () => {
     const network = watched({ delayMs: [5, 5] });
     const node = network.node(0);

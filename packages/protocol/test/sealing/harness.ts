@@ -2,7 +2,14 @@ import { expect } from 'vitest';
 import { base64, digestOf, hex, present, seededRandom, utf8 } from '../../src/base/index.ts';
 import type { CustomerId, Digest, Epoch, Random, ReplicaId, Run, Signer } from '../../src/base/index.ts';
 import { addUsage, DIMENSIONS, ZERO_USAGE, type Usage } from '../../src/lattice/index.ts';
-import { chainStart, clusterOf, epochBounds, Sealing } from '../../src/sealing/index.ts';
+import {
+  chainStart,
+  clusterOf,
+  compute,
+  epochBounds,
+  REGISTERS_KEPT_EPOCHS,
+  Sealing,
+} from '../../src/sealing/index.ts';
 import type {
   ChainState,
   Cluster,
@@ -13,7 +20,7 @@ import type {
 } from '../../src/sealing/index.ts';
 import { EMPTY_EDGE, type TileEdge } from '../../src/transparency/index.ts';
 import { covers, joinSlots, slotName, sortRows, type Slot, type SlotId } from '../../src/usage/index.ts';
-import { nodeCrypto, testSigner } from '../support.ts';
+import { nodeCrypto, slotsIn, statementsIn, testSigner } from '../support.ts';
 
 export const EPOCH_MS = 10_000;
 const START_MS = 1_700_000_000_000;
@@ -53,6 +60,7 @@ type Parcel =
       readonly value: string;
     }
   | { readonly to: number; readonly type: 'want'; readonly digest: Digest }
+  | { readonly to: number; readonly type: 'computed'; readonly run: Run; readonly input: SealingInput }
   | { readonly to: number; readonly type: 'slot'; readonly id: SlotId; readonly rows: Slot };
 
 /** One member: a disk, and a process that can be killed between any two effects. */
@@ -111,12 +119,17 @@ export class Node {
       chain: disk.chain,
       edge: disk.edge,
       firstEpoch: disk.chain.epoch,
+      inlineBytes: this.#cluster.inlineBytes,
     });
     for (const bytes of disk.contents.values())
       this.effects.push(...this.sealing.handle({ type: 'content', bytes }, nowMs));
     const isClose = ([key]: [string, unknown]): number => Number(key.startsWith('close/'));
     for (const [key, { value }] of [...disk.control].sort((a, b) => isClose(a) - isClose(b)))
       this.effects.push(...this.sealing.handle({ type: 'register', replica: this.replica, key, value }, nowMs));
+    for (const { sealed } of disk.sealed.slice(-REGISTERS_KEPT_EPOCHS)) {
+      const { roster, value, checkpoint } = sealed;
+      this.handle({ type: 'past', roster, header: value.header, checkpoint });
+    }
     this.#cluster.introduce(this);
   }
 
@@ -136,10 +149,17 @@ export class Node {
     for (const effect of durable) {
       if (effect.type === 'content') this.disk.contents.set(effect.digest, effect.bytes);
       else if (effect.type === 'want') this.#cluster.send({ to: this.index, type: 'want', digest: effect.digest });
-      else if (effect.type === 'write') {
+      else if (effect.type === 'compute') {
+        const input = { type: 'computed', name: effect.name, result: compute(effect.job, nodeCrypto) } as const;
+        this.#cluster.send({ to: this.index, type: 'computed', run: this.run, input });
+      } else if (effect.type === 'write') {
         this.disk.control.set(effect.key, { version: ++this.disk.version, value: effect.value });
         written.push(effect.key);
       } else if (effect.type === 'sealed') this.#seal(effect.sealed);
+      else {
+        const record = present(this.disk.sealed[effect.epoch], `epoch ${effect.epoch}`);
+        this.disk.sealed[effect.epoch] = { ...record, sealed: { ...record.sealed, checkpoint: effect.checkpoint } };
+      }
     }
     for (const key of written) this.#show(key);
   }
@@ -161,7 +181,7 @@ export class Node {
     disk.edge = sealed.edge;
     // With others, a member that is behind may still want them.
     if (this.#cluster.nodes.length === 1) for (const digest of sealed.release) disk.contents.delete(digest);
-    for (const { id, content } of sealed.outcome.slots) {
+    for (const { id, content } of slotsIn(sealed)) {
       const held = disk.slots.get(slotName(id));
       // An open slot is still to grow, from where it stands.
       const isOpen = id.replica === this.replica && id.run === disk.run && id.epoch >= this.sealing.openEpoch;
@@ -187,7 +207,9 @@ export class Node {
       const replica = this.#cluster.nodes[parcel.from]!.replica;
       this.handle({ type: 'register', replica, key: parcel.key, value: parcel.value });
     } else if (parcel.type === 'slot') this.hold(parcel.id, parcel.rows);
-    else {
+    else if (parcel.type === 'computed') {
+      if (parcel.run === this.run) this.handle(parcel.input);
+    } else {
       const bytes = this.#cluster.content(parcel.digest, this);
       if (bytes === undefined) this.#cluster.send(parcel);
       else this.handle({ type: 'content', bytes });
@@ -207,6 +229,8 @@ export interface TestClusterOptions {
   readonly seed?: number;
   /** Of all members that the genesis names, the ones that never come up. */
   readonly absent?: readonly number[];
+  /** Work that reads more bytes than that takes a while. */
+  readonly inlineBytes?: number | undefined;
 }
 
 /**
@@ -215,6 +239,7 @@ export interface TestClusterOptions {
  */
 export class TestCluster {
   readonly random: Random;
+  readonly inlineBytes: number | undefined;
   readonly cluster: Cluster;
   readonly nodes: Node[] = [];
   nowMs = START_MS;
@@ -223,7 +248,8 @@ export class TestCluster {
   /** All usage that was put in. */
   acknowledged: Usage = ZERO_USAGE;
 
-  constructor({ members, seed = 1, absent = [] }: TestClusterOptions) {
+  constructor({ members, seed = 1, absent = [], inlineBytes }: TestClusterOptions) {
+    this.inlineBytes = inlineBytes;
     this.random = seededRandom(seed);
     this.#absent = new Set(absent);
     const roster = Array.from({ length: members }, (_, index) => ({
@@ -341,7 +367,7 @@ export class TestCluster {
 /** What the statements of sealed epochs say, all together. */
 export function statementTotal(records: readonly SealedRecord[]): Usage {
   const usages = records
-    .flatMap(({ sealed }) => sealed.outcome.statements)
+    .flatMap(({ sealed }) => statementsIn(sealed))
     .flatMap(({ text }) => Object.values((JSON.parse(text) as { usage: Record<string, Usage> }).usage));
   return usages.reduce(addUsage, ZERO_USAGE);
 }

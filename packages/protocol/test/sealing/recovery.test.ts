@@ -3,6 +3,7 @@ import { ZERO_USAGE } from '../../src/lattice/index.ts';
 import { lateSlots, RULES, writtenOff, type SealingRules } from '../../src/sealing/index.ts';
 import { covers, encodeSlot } from '../../src/usage/index.ts';
 import { usageOf } from './harness.ts';
+import { slotsIn } from '../support.ts';
 import { World, type Faults, type Walker } from './walk.ts';
 
 type Three = [Walker, Walker, Walker];
@@ -121,6 +122,25 @@ describe('recovery, after the deadline', () => {
     expect(a.disk.sealed).toHaveLength(1);
   });
 
+  it('hears nothing of epochs that are far from having begun, and says so once', () => {
+    const { world, abc } = worldOf();
+    const [a, b] = abc;
+    closed(world);
+    const close = b.disk.own.get('close/0')!;
+    const ahead = (epoch: number): void =>
+      a.hear(b.replica, `close/${epoch}`, {
+        version: epoch,
+        value: close.value.replace('"epoch":0', `"epoch":${epoch}`),
+      });
+    for (const epoch of [500, 1_000]) ahead(epoch);
+    expect(a.sealing.evidence).toEqual([]);
+    for (let epoch = 2_000; epoch < 2_100; epoch++) ahead(epoch);
+    expect(a.sealing.evidence).toEqual([{ epoch: 2_000, replica: b.replica, what: 'ahead', code: 'DECODE_FAILED' }]);
+    world.nowMs += 1_200 * world.cluster.genesis.epochMs;
+    expect(() => a.hear(b.replica, 'close/2100', { version: 9_999, value: close.value })).toThrow('2100');
+    expect(a.sealing.evidence.map(({ what }) => what)).toEqual(['ahead', 'malformed']);
+  });
+
   it('refuses a sealed epoch that does not follow, or that no majority signed, and takes a good one', () => {
     const { world, abc } = worldOf();
     const [a, b, c] = abc;
@@ -226,7 +246,7 @@ const stories: Record<
     },
   },
   'joins contents that it has fetched into what it holds of a slot': {
-    broken: { contentOf: (rows, counted) => RULES.contentOf(rows, counted, []) },
+    broken: { partsOf: (counted) => RULES.partsOf(counted, []) },
     tell: (broken) => fetched(broken, 'joined'),
   },
   'recovers from frontiers, never from reports': {
@@ -259,7 +279,7 @@ function fetched(broken: Partial<SealingRules>, what: 'joined' | 'sealed'): void
   }
   world.lose(a);
   world.heal(2);
-  const contents = b.disk.sealed.flatMap(({ sealed }) => sealed.outcome.slots.map(({ content }) => content));
+  const contents = b.disk.sealed.flatMap(({ sealed }) => slotsIn(sealed).map(({ content }) => content));
   if (what === 'joined') expect(contents.some((content) => content.length > 0 && covers(content, early))).toBe(true);
 }
 
@@ -299,7 +319,7 @@ describe('usage of someone without a vote, late and then lost', () => {
   const wrong: Record<string, Faults> = {
     'dropping rows that no seal has counted': { dropsUncounted: true },
     'refusing rows of sealed epochs': { refusesLate: true },
-    'a late digest of less than what was counted': { rules: { contentOf: (rows) => rows } },
+    'a late digest of less than what was counted': { rules: { partsOf: () => [] } },
   };
   for (const [name, faults] of Object.entries(wrong))
     it(`is lost, or left open, by ${name}`, () => {

@@ -2,7 +2,15 @@ import { expect } from 'vitest';
 import { base64, compareText, digestOf, hex, jcs, present, seededRandom, utf8 } from '../../src/base/index.ts';
 import type { CustomerId, Digest, Epoch, Json, Random, ReplicaId, Run } from '../../src/base/index.ts';
 import { addUsage, ZERO_USAGE, type Usage } from '../../src/lattice/index.ts';
-import { chainStart, clusterOf, epochBounds, parseBallotState, quorumOf, Sealing } from '../../src/sealing/index.ts';
+import {
+  chainStart,
+  clusterOf,
+  compute,
+  epochBounds,
+  parseBallotState,
+  quorumOf,
+  Sealing,
+} from '../../src/sealing/index.ts';
 import type {
   ChainState,
   Cluster,
@@ -17,6 +25,7 @@ import type {
 import { EMPTY_EDGE, type TileEdge } from '../../src/transparency/index.ts';
 import { covers, encodeSlot, joinSlots, parseLines, slotName, type Slot, type SlotId } from '../../src/usage/index.ts';
 import { cheapCrypto, cheapSigner } from '../member/harness.ts';
+import { slotsIn, statementsIn } from '../support.ts';
 import { usageOf } from './harness.ts';
 
 export const EPOCH_MS = 20_000;
@@ -83,6 +92,8 @@ export class Walker {
   sealing!: Sealing;
   effects: SealingEffect[] = [];
   wanted = new Set<Digest>();
+  /** Results that the process does not have yet. */
+  #computed: SealingInput[] = [];
   /** Registers of all replicas as far as they were heard; lost with the process. */
   heard = new Map<ReplicaId, Map<string, Versioned>>();
   readonly facts = new Set<string>();
@@ -115,6 +126,7 @@ export class Walker {
     disk.run++;
     this.effects = [];
     this.wanted = new Set();
+    this.#computed = [];
     this.heard = new Map();
     const { faults } = world;
     if (faults.amnesia) disk.own.clear();
@@ -136,6 +148,7 @@ export class Walker {
       chain: disk.chain,
       edge: disk.edge,
       firstEpoch: firstEpoch ?? disk.chain.epoch,
+      inlineBytes: world.inlineBytes,
       ...(faults.rules === undefined ? {} : { rules: faults.rules }),
     });
     this.heard.set(this.replica, new Map(disk.own));
@@ -172,6 +185,8 @@ export class Walker {
       else if (effect.type === 'want') this.wanted.add(effect.digest);
       else if (effect.type === 'improved') this.disk.sealed[effect.epoch]!.checkpoint = effect.checkpoint;
       else if (effect.type === 'sealed') this.#seal(effect.sealed);
+      else if (effect.type === 'compute')
+        this.#computed.push({ type: 'computed', name: effect.name, result: compute(effect.job, cheapCrypto) });
       else {
         this.disk.own.set(effect.key, { version: ++this.disk.version, value: effect.value });
         written.push(effect.key);
@@ -191,7 +206,7 @@ export class Walker {
     disk.sealed.push({ sealed, checkpoint: sealed.checkpoint });
     disk.chain = sealed.outcome.next;
     disk.edge = sealed.edge;
-    for (const { id, content } of sealed.outcome.slots) {
+    for (const { id, content } of slotsIn(sealed)) {
       const held = disk.rows.get(slotName(id));
       const isOwnOpen = id.replica === this.replica && id.run === disk.run && id.epoch >= this.sealing.openEpoch;
       if (held !== undefined && !isOwnOpen && covers(content, held.rows)) disk.rows.delete(slotName(id));
@@ -237,8 +252,9 @@ export class Walker {
     this.commit();
   }
 
-  /** Gets one content that it wants, if its own disk or anyone who can be reached has it. */
+  /** Gets what it wants, if its own disk or anyone who can be reached has it, and what was computed for it. */
   fetch(): void {
+    for (const input of this.#computed.splice(0)) this.handle(input);
     for (const digest of this.wanted) {
       const from = [this, ...this.world.reachable(this)];
       const bytes = from.map(({ disk }) => disk.contents.get(digest)).find((found) => found !== undefined);
@@ -258,6 +274,8 @@ export interface WorldOptions {
   readonly faults?: Faults;
   /** Whether members show each other sealed epochs; else only registers and contents. */
   readonly showsSealed?: boolean;
+  /** Work that reads more bytes than that takes a while. */
+  readonly inlineBytes?: number | undefined;
 }
 
 /** Members in memory, chance, and a judge who sees everything. */
@@ -268,6 +286,7 @@ export class World {
   readonly faults: Faults;
   readonly lossPercent: number;
   readonly showsSealed: boolean;
+  readonly inlineBytes: number | undefined;
   nowMs = START_MS;
   acknowledged: Usage = ZERO_USAGE;
   readonly #truth = new Map<string, Slot>();
@@ -283,11 +302,20 @@ export class World {
   recoveries = 0;
   lostDisks = 0;
 
-  constructor({ seed, members, joiners = 0, lossPercent = 20, faults = {}, showsSealed = true }: WorldOptions) {
+  constructor({
+    seed,
+    members,
+    joiners = 0,
+    lossPercent = 20,
+    faults = {},
+    showsSealed = true,
+    inlineBytes,
+  }: WorldOptions) {
     this.random = seededRandom(seed);
     this.faults = faults;
     this.lossPercent = lossPercent;
     this.showsSealed = showsSealed;
+    this.inlineBytes = inlineBytes;
     const names = Array.from({ length: members + joiners }, (_, i) => `w${i}`);
     const roster = names.slice(0, members).map(entryOf);
     const genesis = {
@@ -370,18 +398,18 @@ export class World {
 
   /** An epoch is sealed on a member's disk. */
   sealed(walker: Walker, sealed: SealedEpoch, before: ChainState): void {
-    const { epoch, value, outcome } = sealed;
+    const { epoch, value } = sealed;
     const said = [
       hex.encode(value.header),
       hex.encode(sealed.root),
-      ...outcome.statements.map(({ text }) => text),
+      ...statementsIn(sealed).map(({ text }) => text),
     ].join('\n');
     // Invariants 1 and 6.
     expect(this.#said.get(epoch) ?? said, `epoch ${epoch} at ${walker.name}`).toBe(said);
     const isNew = !this.#said.has(epoch);
     this.#said.set(epoch, said);
     // Invariant 2.
-    for (const [i, { id, content }] of outcome.slots.entries()) {
+    for (const [i, { id, content }] of slotsIn(sealed).entries()) {
       const name = slotName(id);
       expect(covers(this.#truth.get(name) ?? [], content), `${name} is at most the truth`).toBe(true);
       if (value.slotList[i]!.closed)
@@ -394,7 +422,7 @@ export class World {
     const most = this.#heldByMost.get(ballot);
     if (most === undefined) return;
     this.recoveries++;
-    const counted = new Map(outcome.slots.map(({ id, content }) => [slotName(id), content]));
+    const counted = new Map(slotsIn(sealed).map(({ id, content }) => [slotName(id), content]));
     for (const [name, content] of most) {
       const isDone = !this.walkers.some(({ disk }) => disk.rows.has(name)) || this.#wasCounted(before, name, content);
       if (!isDone)
@@ -413,7 +441,7 @@ export class World {
   /** What all statements say, at a member. */
   statements(walker: Walker): Usage {
     return walker.disk.sealed
-      .flatMap(({ sealed }) => sealed.outcome.statements)
+      .flatMap(({ sealed }) => statementsIn(sealed))
       .flatMap(({ text }) => Object.values((JSON.parse(text) as { usage: Record<string, Usage> }).usage))
       .reduce(addUsage, ZERO_USAGE);
   }

@@ -25,6 +25,8 @@ export interface NodeEntry {
   readonly protocols: readonly number[];
   readonly formats: readonly number[];
   readonly load: NodeLoad;
+  /** Whether it knows the cluster's customers: a newcomer does not until it held all that a member had which does. */
+  readonly informed: boolean;
   /** When it was written, by its own clock, in Unix ms. */
   readonly writtenMs: number;
 }
@@ -75,7 +77,7 @@ export function parseNodeEntry(value: string): NodeEntry | undefined {
     return undefined;
   }
   if (!isObject(json)) return undefined;
-  const { addresses, url, zone, version, protocols, formats, load, writtenMs } = json;
+  const { addresses, url, zone, version, protocols, formats, load, informed, writtenMs } = json;
   const known =
     Array.isArray(addresses) &&
     addresses.every(isAddress) &&
@@ -86,6 +88,7 @@ export function parseNodeEntry(value: string): NodeEntry | undefined {
     areWhole(protocols) &&
     areWhole(formats) &&
     isObject(load) &&
+    typeof informed === 'boolean' &&
     isWhole(writtenMs);
   if (!known) return undefined;
   const { workers, running, queued } = load;
@@ -98,6 +101,7 @@ export function parseNodeEntry(value: string): NodeEntry | undefined {
     protocols,
     formats,
     load: { workers, running, queued },
+    informed,
     writtenMs,
   };
 }

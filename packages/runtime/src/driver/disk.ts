@@ -1,9 +1,11 @@
-import { utf8, WaggleError, type Digest, type Epoch, type ReplicaId } from '@waggle/protocol/base';
+import { WaggleError, type Digest, type Epoch, type ReplicaId } from '@waggle/protocol/base';
 import type { Batch, MemberInput } from '@waggle/protocol/member';
 import type { ChainState, SealedEpoch } from '@waggle/protocol/sealing';
 import type { Clock } from '../clock.ts';
 import type { IdempotencyRow, NewRecord, StatementRow, Store, Batch as StoreBatch } from '../store/types.ts';
+import { sealedRows, statementRows } from './epochs.ts';
 import { chainMeta } from './restart.ts';
+import { Shown } from './shown.ts';
 import { StagedSeal } from './staged-seal.ts';
 import type { Timers } from './timers.ts';
 
@@ -30,8 +32,6 @@ export interface DiskOptions {
   readonly onFatal: (error: unknown) => void;
 }
 
-/** Sealed epochs that are shown at once to a member that is behind: headers and checkpoints of some kilobytes each. */
-const SEALED_PER_READ = 32;
 /** How long to wait before asking again a reader that had too much to do, and a disk that was full, in ms. */
 const BUSY_RETRY_MS = 50;
 const FULL_RETRY_MS = 1_000;
@@ -39,6 +39,7 @@ const FULL_RETRY_MS = 1_000;
 /** Carries out what a member wants of its disk, and answers it. */
 export class Disk {
   readonly #options: DiskOptions;
+  readonly #shown: Shown;
   /** The seal that is being written in parts. */
   #staged: StagedSeal | undefined;
   #last: Promise<void> = Promise.resolve();
@@ -46,6 +47,7 @@ export class Disk {
 
   constructor(options: DiskOptions) {
     this.#options = options;
+    this.#shown = new Shown(options.store);
   }
 
   /** Resolves when all that was to be written by now is, or has failed. Another promise each time something is to be written. */
@@ -83,7 +85,7 @@ export class Disk {
   /** Answers with `content`. */
   loadContent(digest: Digest): void {
     this.#read(
-      () => this.#options.store.content(digest),
+      async () => this.#shown.content(digest) ?? this.#options.store.content(digest),
       (bytes) => this.#options.step({ type: 'content', digest, bytes }),
     );
   }
@@ -91,13 +93,8 @@ export class Disk {
   /** Answers with `sealedRead`. */
   readSealed(from: Epoch, to: ReplicaId): void {
     this.#read(
-      () => this.#options.store.sealedRange(from, SEALED_PER_READ),
-      (rows) =>
-        this.#options.step({
-          type: 'sealedRead',
-          to,
-          epochs: rows.map(({ epoch, header, checkpoint }) => ({ epoch, header: utf8(header), checkpoint })),
-        }),
+      () => this.#shown.read(from),
+      (epochs) => this.#options.step({ type: 'sealedRead', to, epochs }),
     );
   }
 
@@ -145,15 +142,14 @@ export class Disk {
   /** Of a large seal what is left, of a small one all. */
   #sealRows({ sealed, before }: NonNullable<Batch['seal']>): Partial<StoreBatch> {
     if (this.#staged?.epoch === sealed.epoch) return this.#staged.rest;
-    const whole = new StagedSeal(sealed, before);
-    return { ...[...whole.parts()].at(0), ...whole.rest };
+    return { statements: statementRows(sealed), ...sealedRows(sealed, before.counted) };
   }
 
   async #stage(seal: StagedSeal): Promise<void> {
     for (const part of seal.parts()) {
       if (this.#isStopped) return;
       if (await this.#hasRoom(this.#options.store.commit(part))) {
-        this.#options.onPart(part.statements ?? []);
+        this.#options.onPart(part.statements);
         continue;
       }
       this.#options.timers.after(FULL_RETRY_MS, () => this.#write(() => this.#stage(seal)));

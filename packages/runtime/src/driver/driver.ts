@@ -1,18 +1,11 @@
-import {
-  assert,
-  utf8,
-  WaggleError,
-  type Digest,
-  type Epoch,
-  type HybridClock,
-  type Random,
-} from '@waggle/protocol/base';
+import { assert, WaggleError, type Digest, type Epoch, type HybridClock, type Random } from '@waggle/protocol/base';
 import type { ErrorCode, ReplicaId } from '@waggle/protocol/base';
-import type { Authority } from '@waggle/protocol/authority';
+import type { Authority, RosterWarning } from '@waggle/protocol/authority';
 import type { ControlRegister } from '@waggle/protocol/lattice';
 import {
   Member,
   type Alarm,
+  type ApartClock,
   type ControlRow,
   type MemberEffect,
   type MemberInput,
@@ -29,12 +22,13 @@ import type { Clock } from '../clock.ts';
 import { nodeCrypto } from '../node-crypto.ts';
 import type { Loaded, Store } from '../store/types.ts';
 import type { Address, Transport, TransportCounters, TransportHandlers } from '../transport/transport.ts';
+import { Computer } from './computer.ts';
 import { Disk, type Metering } from './disk.ts';
 import { NodeDirectory, type NodeEntry } from './directory.ts';
 import { tileReader } from './epochs.ts';
 import type { Standing } from './founding.ts';
 import { Months } from './months.ts';
-import { readChain, readPinned } from './restart.ts';
+import { readChain, readPast, readPinned } from './restart.ts';
 import { SEAL_ROWS_PER_COMMIT } from './staged-seal.ts';
 import { Followers } from './followers.ts';
 import { Timers } from './timers.ts';
@@ -94,8 +88,11 @@ export class Driver {
   readonly #timers: Timers;
   readonly #followers: Followers;
   readonly #disk: Disk;
+  readonly #computer = new Computer((error) => this.#fail(error));
   #isClosing = false;
   #isClosed = false;
+  /** When this node began to leave, in Unix ms: its wall clock stands still from then on, and no further epoch ends. */
+  #leftMs: number | undefined;
 
   private constructor(options: DriverOptions) {
     this.#options = options;
@@ -122,7 +119,7 @@ export class Driver {
     await driver.#load();
     driver.#step({ type: 'start' });
     driver.#sampleLag();
-    // What ended meanwhile is closed before the first request comes.
+    // What ended meanwhile is closed before the first request comes: by a node of several not before it has heard a clock.
     await driver.#writtenWhile(() => driver.#member.isBehind(driver.#now));
     return driver;
   }
@@ -148,6 +145,11 @@ export class Driver {
   /** Who may vote on the epoch to be sealed next. */
   get roster(): Roster {
     return this.#member.roster;
+  }
+
+  /** What the operator should know of the roster after the next seal, as far as is known here. */
+  get rosterWarnings(): readonly RosterWarning[] {
+    return this.#member.rosterWarnings;
   }
 
   /** How the epoch to be sealed next gets on. */
@@ -185,6 +187,11 @@ export class Driver {
     return this.#months;
   }
 
+  /** Members whose clocks are more than a minute from their median, this node too. */
+  get apartClocks(): readonly ApartClock[] {
+    return this.#member.apartClocks(this.#now);
+  }
+
   /** Who belongs to the cluster, as far as is known here. */
   get authority(): Authority {
     return this.#member.authority;
@@ -218,12 +225,6 @@ export class Driver {
   /** Whether another member is reachable. */
   get hasOthers(): boolean {
     return this.#others().length > 0;
-  }
-
-  /** Whether it has once held all that some other member had, since the start. */
-  get hasCaughtUp(): boolean {
-    const { replica } = this.standing;
-    return this.members.some((member) => member.replica !== replica && this.lag(member.replica).control !== null);
   }
 
   /** Where each member can be dialled, as far as is known: its own word for it, else what was said when this node joined. */
@@ -282,6 +283,7 @@ export class Driver {
       disconnected: (member) => this.#step({ type: 'linkDown', member }),
       message: (from, bytes) => this.#step({ type: 'message', from, bytes }),
       datagram: (from, bytes) => this.#step({ type: 'datagram', from, bytes }),
+      farewell: (key) => this.#member.farewell(key, this.#now),
     };
   }
 
@@ -294,14 +296,13 @@ export class Driver {
   }
 
   /**
-   * Goes in order: waits, at most so long, until a live member holds all that this node has metered and written, and tells the
-   * others that it leaves. Gives whether somebody holds it all; true if there is nobody else.
+   * Goes in order: waits, at most so long and only while another member is reachable, until one holds all that this node has
+   * metered and written, and tells the others that it leaves. Epochs that end from now on stay open: their closes would be here
+   * alone. Gives whether somebody holds it all; true if nobody else belongs to the cluster.
    */
   async leave(timeoutMs: number): Promise<boolean> {
-    const others = this.#others();
-    const isHeld =
-      others.length === 0 ||
-      (await this.#held(timeoutMs, (held) => others.some((member) => held.includes(member.replica))));
+    this.#leftMs ??= this.#options.clock.nowMs();
+    const isHeld = this.authority.admittedReplicas().length <= 1 || (await this.#held(timeoutMs));
     if (!this.#isClosed) this.#step({ type: 'leave' });
     return isHeld;
   }
@@ -310,14 +311,17 @@ export class Driver {
     return this.members.filter(({ replica, state }) => replica !== this.standing.replica && state === 'alive');
   }
 
-  async #held(timeoutMs: number, isEnough: (held: readonly ReplicaId[]) => boolean): Promise<boolean> {
+  async #held(timeoutMs: number): Promise<boolean> {
     const { control, usage } = this.#member.registers;
-    const { replica } = this.standing;
-    const results = await Promise.all([
-      this.follow(control.upTo(replica), isEnough, timeoutMs),
-      this.follow(usage.upTo(this.#member.usageWriter), isEnough, timeoutMs, 'usage'),
+    const versions = [control.upTo(this.standing.replica), usage.upTo(this.#member.usageWriter)] as const;
+    const isHeldBy = (held: readonly ReplicaId[]): boolean =>
+      this.#others().some(({ replica }) => held.includes(replica));
+    const isOver = (held: readonly ReplicaId[]): boolean => !this.hasOthers || isHeldBy(held);
+    await Promise.all([
+      this.follow(versions[0], isOver, timeoutMs),
+      this.follow(versions[1], isOver, timeoutMs, 'usage'),
     ]);
-    return results.every(Boolean);
+    return isHeldBy(this.heldBy(versions[0])) && isHeldBy(this.#member.usageHeldBy(versions[1]));
   }
 
   /** Writes what is waiting and stops. The store and the transport stay open. */
@@ -327,6 +331,7 @@ export class Driver {
     this.#stop(new WaggleError('DRAINING'));
     await this.#disk.written;
     await this.#months.stop();
+    await this.#computer.stop();
   }
 
   /** Waits for the disk, as long as something is wanted and gets on. */
@@ -345,6 +350,7 @@ export class Driver {
     this.#isClosed = true;
     this.#disk.stop();
     void this.#months.stop();
+    void this.#computer.stop();
     this.#followers.stop();
     this.#timers.cancelAll();
     for (const waiter of this.#waiters.values()) waiter.reject(error);
@@ -355,7 +361,7 @@ export class Driver {
 
   get #now(): Now {
     const { clock } = this.#options;
-    return { wallMs: clock.nowMs(), steadyMs: Math.floor(clock.monotonicMs()) };
+    return { wallMs: this.#leftMs ?? clock.nowMs(), steadyMs: Math.floor(clock.monotonicMs()) };
   }
 
   #enqueue(metering: Metering | undefined, make: (ticket: number) => MemberInput): Promise<Epoch> {
@@ -434,6 +440,11 @@ export class Driver {
       case 'load':
         this.#disk.loadContent(effect.digest);
         return;
+      case 'compute': {
+        const { name } = effect;
+        this.#computer.run(effect.job, (result) => this.#step({ type: 'computed', name, result }));
+        return;
+      }
       case 'readSealed':
         this.#disk.readSealed(effect.from, effect.to);
         return;
@@ -447,6 +458,8 @@ export class Driver {
         onSealed?.(effect.epoch);
         return;
       case 'member':
+        // Who waits for members to hold something waits for no member that is gone.
+        this.#followers.check();
         onMember?.(effect.change);
         return;
       case 'misbehaviour':
@@ -518,7 +531,9 @@ export class Driver {
         firstEpoch: Math.max(standing.firstEpoch, chain.epoch),
         chain,
         edge: await edgeAt(tileReader(store), loaded.sealed.at(-1)?.treeSize ?? 0),
+        past: await readPast(store, chain.epoch),
         pinned: await readPinned(store, chain.epoch),
+        lacking: await store.lacks([...new Set(chain.counted.values())]),
       },
     );
   }

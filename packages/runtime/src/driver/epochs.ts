@@ -40,11 +40,21 @@ export const parseDetails = (row: SealedRow): Details => JSON.parse(row.details)
 
 const text = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8');
 
-/** The rows of a sealed epoch. `before` is the chain that it continued. */
+/** Its statements, from one up to, not including, another: their bytes are views of the epoch's. */
+export const statementRows = (sealed: SealedEpoch, from = 0, to?: number): StatementRow[] =>
+  placedStatements(sealed, from, to).map(({ customer, epoch, leaf, bytes }) => ({
+    customer,
+    epoch: sealed.epoch,
+    origin: epoch,
+    leafIndex: leaf,
+    bytes,
+  }));
+
+/** The rows of a sealed epoch, but for its statements. `before` is the chain that it continued. */
 export function sealedRows(
   sealed: SealedEpoch,
   before: ReadonlyMap<string, Digest>,
-): Required<Pick<Batch, 'sealed' | 'statements' | 'leaves' | 'tiles'>> {
+): Required<Pick<Batch, 'sealed' | 'tiles'>> {
   const details: Details = {
     roster: text(encodeRoster(sealed.roster)),
     nextRoster: text(encodeRoster(sealed.value.nextRoster)),
@@ -66,14 +76,6 @@ export function sealedRows(
         details: JSON.stringify(details),
       },
     ],
-    statements: placedStatements(sealed).map((statement) => ({
-      customer: statement.customer,
-      epoch: sealed.epoch,
-      origin: statement.epoch,
-      leafIndex: statement.leaf,
-      bytes: utf8(statement.text),
-    })),
-    leaves: sealed.outcome.leaves.map((data, i) => ({ index: sealed.firstLeaf + i, data })),
     tiles: sealed.tiles.map(({ level, index, hashes }) => ({ level, index, hashes })),
   };
 }

@@ -11,15 +11,7 @@ import {
   type ReplicaId,
   type Run,
 } from '@waggle/protocol/base';
-import {
-  encodeFact,
-  encodeFacts,
-  factKey,
-  parseFacts,
-  parseInvite,
-  replicaIdOf,
-  type Invite,
-} from '@waggle/protocol/authority';
+import { encodeFact, encodeFacts, factKey, parseFacts, replicaIdOf, type Invite } from '@waggle/protocol/authority';
 import type { MemberKey } from '@waggle/protocol/membership';
 import { clusterOf, encodeGenesis, epochAt, type Cluster, type Genesis } from '@waggle/protocol/sealing';
 import type { Clock } from '../clock.ts';
@@ -32,13 +24,13 @@ import {
   readOperatorKey,
   type NodeKeys,
 } from '../keys.ts';
-import { nodeCrypto, signerFromSeed } from '../node-crypto.ts';
+import { nodeCrypto } from '../node-crypto.ts';
 import { placeOf, writePlace } from '../place.ts';
 import type { Store } from '../store/types.ts';
 import { ADDRESSES_MAX, type Address, type Transport } from '../transport/transport.ts';
-import { chooseWay, META, type Meta, type Stood } from './way.ts';
+import { chooseWay, META, type InviteSource, type Meta, type Stood } from './way.ts';
 
-export { META } from './way.ts';
+export { META, type InviteSource } from './way.ts';
 
 /** What a new cluster is founded with. */
 export interface FoundingOptions {
@@ -71,8 +63,8 @@ export interface StandingOptions<T extends Pick<Transport, 'join'>> {
   readonly meta: Meta;
   /** For a first start without an invite. */
   readonly founding: FoundingOptions;
-  /** Text of the invite to join a cluster with: for a first start, and for a copy. Otherwise only looked at. */
-  readonly invite: string | null;
+  /** The invite to join a cluster with: for a first start, and for a copy. Otherwise looked at only if it is at hand. */
+  readonly invite: InviteSource | null;
   /** The operator says that the directory was moved, and is the only copy. */
   readonly isMoved: boolean;
   readonly random: Random;
@@ -86,14 +78,12 @@ export interface StandingOptions<T extends Pick<Transport, 'join'>> {
  * transport, and draws the run of this start. All is on disk when it resolves. After a crash at any point the same call goes
  * on: with the same keys when it asked to be admitted.
  *
- * Throws `DATA_COPIED`, `CONFIG_INVALID` and `DATA_DAMAGED` as `chooseWay`, what `openTransport`, `parseInvite` and
- * `joinCluster` throw, and `STORE_FULL` or `STORE_FAILED`. The transport stays open: whoever opened it closes it.
+ * Throws what `chooseWay` throws, what `openTransport` and `joinCluster` throw, and `STORE_FULL` or `STORE_FAILED`. The transport stays open: whoever opened it closes it.
  */
 export async function takeStanding<T extends Pick<Transport, 'join'>>(
   options: StandingOptions<T>,
 ): Promise<{ readonly standing: Standing; readonly transport: T }> {
-  const { directory, meta, founding, isMoved, random, clock, openTransport } = options;
-  const invite = options.invite === null ? null : parseInvite(options.invite, nodeCrypto, signerFromSeed);
+  const { directory, meta, founding, invite, isMoved, random, clock, openTransport } = options;
   const way = chooseWay(directory, meta, { invite, isMoved }, random);
   if (way.type === 'join') return join(options, way.invite, way.keys);
   const stood = way.type === 'stay' ? way.stood : foundCluster(directory, founding, random, clock.nowMs());
@@ -118,7 +108,8 @@ async function join<T extends Pick<Transport, 'join'>>(
   const told: [name: string, value: string][] = [
     [META.joinFacts, fromUtf8(encodeFacts(facts))],
     [META.joinAddresses, base64.encode(encodeAddresses(addresses))],
-    [META.firstEpoch, String(openEpoch)],
+    // The member's clock may be ahead: what this node meters must not wait for that time to come.
+    [META.firstEpoch, String(Math.min(openEpoch, epochAt(cluster.genesis, clock.nowMs()) + 1))],
   ];
   // First of all: from here on the keys are this replica's, whichever file they stand in.
   const run = await commitStanding(options, stood, told);

@@ -1,7 +1,7 @@
 import { assert, WaggleError, type CustomerId, type Epoch } from '@waggle/protocol/base';
 import { ZERO_USAGE, type Dimension, type Usage } from '@waggle/protocol/lattice';
 import type { UsageView } from '@waggle/protocol/member';
-import { epochBounds, type Genesis, type SealedEpoch } from '@waggle/protocol/sealing';
+import { epochBounds, unpackStatements, type Genesis, type SealedEpoch } from '@waggle/protocol/sealing';
 import type { Cancel, Clock } from '../clock.ts';
 import { STATEMENTS_PAGE_MAX, type Loaded, type StatementRow, type Store } from '../store/types.ts';
 
@@ -37,6 +37,8 @@ type Sums = Map<CustomerId, Record<Dimension, number>>;
 const THROUGH = 'monthsThrough';
 /** Months that the table keeps, the latest with it. */
 const MONTHS_KEPT = 13;
+/** Statements that are added at once when an epoch is sealed; with more, the sums are read from the table again. */
+const ADDED_MAX = 5_000;
 /** How long to wait before another try when the disk is full or has too much to do, in ms. */
 const RETRY_MS = 1_000;
 
@@ -77,7 +79,7 @@ function addTo(sums: Sums, customer: CustomerId, usage: Usage): void {
 const usageOf = (text: string): Usage =>
   total(Object.values((JSON.parse(text) as { usage: Record<string, Usage> }).usage));
 
-const textOf = ({ bytes }: StatementRow): string =>
+const textOf = ({ bytes }: Pick<StatementRow, 'bytes'>): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8');
 
 /**
@@ -86,7 +88,7 @@ const textOf = ({ bytes }: StatementRow): string =>
  *
  * 1. The table has exactly the statements below leaf `#disk` (but for months that are dropped): rows and `monthsThrough` go to
  *    disk in one transaction. `#disk` ≤ `#sealed`, the size of the tree of all seals on disk.
- * 2. The sums have exactly the statements of `#month` below leaf `#counted`: null while they are read from the table, then
+ * 2. The sums have exactly the statements of `#month` below leaf `#counted`: null while they are to be read from the table, then
  *    `#disk` until the table has caught up, then `#sealed`. Then they are complete.
  * 3. One piece of work is under way at a time, and only it moves `#disk`.
  */
@@ -110,7 +112,9 @@ export class Months {
     this.#options = options;
     this.#disk = Number(meta.get(THROUGH) ?? 0);
     this.#sealed = sealed.at(-1)?.treeSize ?? 0;
-    this.#lastSealed = sealed.at(-1)?.epoch;
+    // What a predecessor sealed in this month is in the table.
+    const before = options.genesis.predecessor?.epoch ?? 0;
+    this.#lastSealed = sealed.at(-1)?.epoch ?? (before > 0 ? before - 1 : undefined);
     this.#turn(monthOf(options.clock.nowMs()));
   }
 
@@ -139,8 +143,9 @@ export class Months {
       this.#prepared = { month: this.#month, sums: new Map(), end: first.leafIndex };
     const prepared = this.#prepared;
     if (prepared?.end !== first.leafIndex) return;
-    for (const row of rows)
-      if (this.#monthOf(row.origin) === prepared.month) addTo(prepared.sums, row.customer, usageOf(textOf(row)));
+    const origins = new Set(rows.map(({ origin }) => origin));
+    for (const origin of origins) if (this.#monthOf(origin) !== prepared.month) origins.delete(origin);
+    for (const row of rows) if (origins.has(row.origin)) addTo(prepared.sums, row.customer, usageOf(textOf(row)));
     prepared.end = rows.at(-1)!.leafIndex + 1;
   }
 
@@ -148,10 +153,7 @@ export class Months {
   sealed(sealed: SealedEpoch): void {
     assert(sealed.firstLeaf === this.#sealed, 'seals come in order');
     this.#turn(monthOf(this.#options.clock.nowMs()));
-    if (this.#counted === this.#sealed) {
-      this.#add(sealed);
-      this.#counted = sealed.treeSize;
-    }
+    if (this.#counted === this.#sealed) this.#counted = this.#add(sealed) ? sealed.treeSize : null;
     this.#prepared = undefined;
     this.#sealed = sealed.treeSize;
     this.#lastSealed = sealed.epoch;
@@ -169,14 +171,17 @@ export class Months {
     return monthOf(epochBounds(this.#options.genesis, epoch).startMs);
   }
 
-  #add({ outcome: { statements }, treeSize }: SealedEpoch): void {
+  /** Whether its statements are in the sums: of a large one only if they are prepared, for it would take long. */
+  #add({ outcome: { statements }, treeSize }: SealedEpoch): boolean {
     const prepared = this.#prepared;
     if (prepared?.month === this.#month && prepared.end === treeSize) {
       for (const [customer, usage] of prepared.sums) addTo(this.#sums, customer, usage);
-      return;
+      return true;
     }
-    for (const { customer, epoch, text } of statements)
-      if (this.#monthOf(epoch) === this.#month) addTo(this.#sums, customer, usageOf(text));
+    if (statements.count > ADDED_MAX) return false;
+    for (const { customer, epoch, bytes } of unpackStatements(statements))
+      if (this.#monthOf(epoch) === this.#month) addTo(this.#sums, customer, usageOf(textOf({ bytes })));
+    return true;
   }
 
   /** Another month has begun, or the clock was set. */

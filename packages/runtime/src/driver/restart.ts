@@ -4,9 +4,11 @@ import {
   headerHash,
   parseHeader,
   parseRoster,
+  REGISTERS_KEPT_EPOCHS,
   type ChainState,
   type Cluster,
   type EpochRanges,
+  type PastEpoch,
 } from '@waggle/protocol/sealing';
 import type { WriterId } from '@waggle/protocol/lattice';
 import { nodeCrypto } from '../node-crypto.ts';
@@ -29,6 +31,16 @@ export async function readChain(store: Store, loaded: Loaded, cluster: Cluster):
     counted: new Map(entries<string, Digest>(loaded.meta.get(META.counted))),
     closed: new Map(entries<WriterId, EpochRanges>(loaded.meta.get(META.closed))),
   };
+}
+
+/** The epochs sealed last, for which more signatures may still come: oldest first. */
+export async function readPast(store: Store, next: Epoch): Promise<PastEpoch[]> {
+  const rows = await store.sealedRange(Math.max(0, next - REGISTERS_KEPT_EPOCHS), REGISTERS_KEPT_EPOCHS);
+  return rows.map((row) => ({
+    roster: parseRoster(utf8(parseDetails(row).roster)),
+    header: utf8(row.header),
+    checkpoint: row.checkpoint,
+  }));
 }
 
 /** The part of `meta` that `readChain` reads back, as of this state. */

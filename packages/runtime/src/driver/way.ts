@@ -1,5 +1,5 @@
 import { base64, parseReplicaId, utf8, WaggleError, type Random, type ReplicaId } from '@waggle/protocol/base';
-import { replicaIdOf, type Invite } from '@waggle/protocol/authority';
+import { parseInvite, replicaIdOf, type Invite } from '@waggle/protocol/authority';
 import { clusterOf, parseGenesis, type Cluster } from '@waggle/protocol/sealing';
 import {
   adoptJoiningKeys,
@@ -11,7 +11,7 @@ import {
   type JoiningKeys,
   type NodeKeys,
 } from '../keys.ts';
-import { nodeCrypto } from '../node-crypto.ts';
+import { nodeCrypto, signerFromSeed } from '../node-crypto.ts';
 import { differences, placeOf, readPlace, writePlace, type Place } from '../place.ts';
 
 /** Names in the store's `meta`. */
@@ -47,9 +47,17 @@ export type Way =
   /** It asks to be admitted, with these keys. */
   | { readonly type: 'join'; readonly invite: Invite; readonly keys: NodeKeys };
 
+/** The invite of a start, read no sooner than it is needed: by the next start, where it stood may be gone. */
+export interface InviteSource {
+  /** Its text, which is needed now. Throws what keeps it from being read. */
+  readonly needed: () => string;
+  /** Its text for a start that goes on without it; null where it is not at hand. */
+  readonly atHand: () => string | null;
+}
+
 export interface WayOptions {
   /** Used by a first start, and by a copy: a directory with a standing in its place goes on with that. */
-  readonly invite: Invite | null;
+  readonly invite: InviteSource | null;
   /** The operator says that the directory was moved, and is the only copy. */
   readonly isMoved: boolean;
 }
@@ -58,8 +66,9 @@ export interface WayOptions {
  * Decides how this start comes to a standing, first of all. May be asked again after a crash at any point: the same invite
  * goes on with the same keys. It remembers where the directory lies, or finds that it lies elsewhere now.
  * Throws `DATA_COPIED` for a directory that lies elsewhere with neither an invite nor `isMoved`, and for one that was found to be
- * older than what members hold of it without an invite; `CONFIG_INVALID` for an invite
- * of another cluster, or where something else was begun; `DATA_DAMAGED` when the store and the key files do not belong together.
+ * older than what members hold of it without an invite; `CONFIG_INVALID` for an invite of another cluster, or where something
+ * else was begun; `INVITE_INVALID` and what `InviteSource.needed` throws for one that is needed; `DATA_DAMAGED` when the store and the
+ * key files do not belong together.
  */
 export function chooseWay(directory: string, meta: Meta, options: WayOptions, random: Random): Way {
   const joining = readJoiningKeys(directory);
@@ -68,23 +77,52 @@ export function chooseWay(directory: string, meta: Meta, options: WayOptions, ra
   if (standing === null) return firstWay(directory, joining, place, options.invite, random);
   const { invite, isMoved } = options;
   const { cluster, replica, keys, isAdopted } = standing;
-  if (invite !== null && invite.cluster !== cluster.id)
-    throw new WaggleError(
-      'CONFIG_INVALID',
-      `Expected an invite of cluster ${cluster.id}, to which ${directory} belongs, received one of ${invite.cluster}`,
-    );
   // Joined, but stopped before the place was remembered: what was drawn here counts.
   const before = !isAdopted && joining !== null ? joining.place : readPlace(directory);
   const moves = before === null ? [] : differences(before, place);
   const isOvertaken = meta.get(META.overtaken) === replica;
   if (isOvertaken || (moves.length > 0 && !isMoved)) {
     if (invite === null) throw isOvertaken ? overtaken(directory, replica) : copied(directory, replica, moves);
-    return { type: 'join', invite, keys: joiningKeys(directory, isAdopted ? joining : null, place, invite, random) };
+    const needed = readInvite(invite);
+    demandOwn(directory, cluster, needed);
+    const joinKeys = joiningKeys(directory, isAdopted ? joining : null, place, needed, random);
+    return { type: 'join', invite: needed, keys: joinKeys };
   }
+  const unused = glimpse(invite);
+  if (unused !== null) demandOwn(directory, cluster, unused);
   writePlace(directory, place);
   if (!isAdopted) adoptJoiningKeys(directory);
   else if (joining !== null) dropJoiningKeys(directory);
   return { type: 'stay', stood: { cluster, replica, keys } };
+}
+
+/** Throws `INVITE_INVALID` for a text that is none, and what keeps it from being read. */
+function readInvite(source: InviteSource): Invite {
+  const text = source.needed();
+  try {
+    return parseInvite(text, nodeCrypto, signerFromSeed);
+  } catch (cause) {
+    throw new WaggleError('INVITE_INVALID', (cause as Error).message, { cause });
+  }
+}
+
+/** An invite that a start does not need: whatever is wrong with it keeps no node from starting. */
+function glimpse(source: InviteSource | null): Invite | null {
+  const text = source?.atHand() ?? null;
+  try {
+    return text === null ? null : parseInvite(text, nodeCrypto, signerFromSeed);
+  } catch {
+    return null;
+  }
+}
+
+/** Whoever brings an invite of another cluster has taken the wrong directory. */
+function demandOwn(directory: string, { id }: Cluster, invite: Invite): void {
+  if (invite.cluster !== id)
+    throw new WaggleError(
+      'CONFIG_INVALID',
+      `Expected an invite of cluster ${id}, to which ${directory} belongs, received one of ${invite.cluster}; to join that one, use another directory`,
+    );
 }
 
 /** The way of a directory that holds no standing. */
@@ -92,22 +130,24 @@ function firstWay(
   directory: string,
   joining: JoiningKeys | null,
   place: Place,
-  invite: Invite | null,
+  invite: InviteSource | null,
   random: Random,
 ): Way {
   if (invite === null && joining !== null)
     throw new WaggleError(
       'CONFIG_INVALID',
-      `Expected the invite again with which ${directory} began to join cluster ${joining.cluster}; to found a cluster, use another directory`,
+      `Expected an invite of cluster ${joining.cluster}, which ${directory} began to join: that of then or a new one; to found a cluster, use another directory`,
     );
   if (invite !== null && readOperatorKey(directory) !== null)
     throw new WaggleError(
       'CONFIG_INVALID',
       `Expected no invite, as ${directory} began to found a cluster; to join one, use another directory`,
     );
+  // Before anything is written: a text that is none leaves nothing behind.
+  const needed = invite === null ? null : readInvite(invite);
   writePlace(directory, place);
-  if (invite === null) return { type: 'found' };
-  return { type: 'join', invite, keys: joiningKeys(directory, joining, place, invite, random) };
+  if (needed === null) return { type: 'found' };
+  return { type: 'join', invite: needed, keys: joiningKeys(directory, joining, place, needed, random) };
 }
 
 /** Those that were drawn here for this cluster, if there are any: who crashed after it was admitted asks as the same replica. */
@@ -157,9 +197,10 @@ function readStood(
   );
 }
 
-/** Founders are bound to their keys by the genesis, all others by their id. */
+/** Founders, and replicas of a predecessor, are bound to their keys by the genesis, all others by their id. */
 function isKeyOf({ transport }: NodeKeys, replica: ReplicaId, { genesis }: Cluster): boolean {
   const key = base64.encode(transport.publicKey);
-  const founder = genesis.roster.find((entry) => entry.replica === replica);
+  const isOf = (entry: { readonly replica: ReplicaId }): boolean => entry.replica === replica;
+  const founder = genesis.roster.find(isOf) ?? genesis.predecessor?.writers.find(isOf);
   return founder === undefined ? replicaIdOf(key, nodeCrypto) === replica : founder.transportKey === key;
 }

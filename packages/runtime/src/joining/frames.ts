@@ -10,16 +10,16 @@ import {
   type Epoch,
 } from '@waggle/protocol/base';
 import { FACTS_MAX, type InviteAddress } from '@waggle/protocol/authority';
+import { GENESIS_BYTES_MAX } from '@waggle/protocol/sealing';
 
 /** Bytes of a frame's part that may be long: a page, and what is said of it, fit into one message. */
 export const PAGE_BYTES_MAX = 60 * 1024;
 /** Members of whom a newcomer is told at most; the rest come with the node directory. */
 export const TOLD_MAX = 1_000;
-/** Bytes of a fact's text, of a refusal's words, and of a genesis with a full roster. */
+/** Bytes of a fact's text, and of a refusal's words. */
 const FACT_BYTES_MAX = 2_048;
 const CODE_BYTES_MAX = 64;
 const REASON_BYTES_MAX = 1_024;
-const GENESIS_BYTES_MAX = 64 * 1024;
 /** Sorts of facts, each bounded by `FACTS_MAX`; a line end each. */
 const FACTS_BYTES_MAX = 3 * FACTS_MAX * (FACT_BYTES_MAX + 1);
 const KEY_BYTES = 32;

@@ -69,7 +69,8 @@ export async function joinCluster(options: JoinOptions): Promise<Joined> {
       try {
         return await ask(options, createAdmit(invite, keys, clock.nowMs(), nodeCrypto), address);
       } catch (error) {
-        if (!(error instanceof WaggleError) || FINAL.has(error.code)) throw error;
+        if (!(error instanceof WaggleError)) throw error;
+        if (FINAL.has(error.code)) throw advised(error, invite, clock.nowMs());
         last = error;
       }
   }
@@ -79,6 +80,22 @@ export async function joinCluster(options: JoinOptions): Promise<Joined> {
     `Expected a member that admits this node at ${where} (UDP), asked ${ROUNDS} times: ${(last as Error).message}`,
     { cause: last },
   );
+}
+
+/** A refusal, with what to do about it where that is plain. */
+function advised(error: WaggleError, { grant }: Invite, nowMs: number): WaggleError {
+  const { code, message } = error;
+  const leftMs = grant.expiresMs - nowMs;
+  // A newcomer's own fact says when it joined: with a clock that is ahead, members refuse the fact, and not its invite.
+  if (code === 'INVITE_EXPIRED' || (code === 'FACT_REFUSED' && leftMs < 0)) {
+    const seconds = Math.ceil(Math.abs(leftMs) / 1_000);
+    const says = leftMs < 0 ? `it expired ${seconds} s ago` : `it is good for ${seconds} s more`;
+    return new WaggleError(
+      'INVITE_EXPIRED',
+      `${message}. By the clock of this machine ${says}: check that clock, or make another with \`waggle invite\``,
+    );
+  }
+  return code === 'INVITE_USED' ? new WaggleError(code, `${message}. Make another with \`waggle invite\``) : error;
 }
 
 const wait = (clock: Clock, ms: number): Promise<void> =>

@@ -1,9 +1,10 @@
 import { deflateSync, inflateSync, constants } from 'node:zlib';
 import type Database from 'better-sqlite3';
-import type { Digest } from '@waggle/protocol/base';
+import type { CustomerId, Digest, Epoch } from '@waggle/protocol/base';
 import { nodeCrypto } from '../node-crypto.ts';
 import { pack, unpack, usageValues, type Packed, type Row } from './rows.ts';
 import { USAGE_COLUMNS } from './schema.ts';
+import { statementWriter } from './statements.ts';
 import { DROP_IDEMPOTENCY_MAX, DROP_MONTHS_MAX, type Batch } from './types.ts';
 
 const counts = USAGE_COLUMNS.join(', ');
@@ -13,7 +14,7 @@ const countsAdded = USAGE_COLUMNS.map(
   (name) => `${name} = MIN(month.${name} + excluded.${name}, ${Number.MAX_SAFE_INTEGER})`,
 ).join(', ');
 
-/** The statements of a commit, in the order in which they are carried out. Bytes are always the last parameter. */
+/** What a commit does, in this order; at last it writes statements. Bytes are always the last parameter. */
 const STEPS = {
   dropControl: 'DELETE FROM control WHERE replica = ? AND key = ?',
   dropUsage: 'DELETE FROM usage WHERE replica = ? AND run = ? AND epoch = ?',
@@ -39,12 +40,10 @@ const STEPS = {
   sealed: `INSERT OR REPLACE INTO sealed (epoch, first_leaf, tree_size, header, checkpoint, details, root)
     VALUES (?, ?, ?, ?, ?, ?, ?)`,
   checkpoints: 'UPDATE sealed SET checkpoint = ? WHERE epoch = ?',
-  statements: 'INSERT OR REPLACE INTO statement (leaf_index, customer, epoch, origin, bytes) VALUES (?, ?, ?, ?, ?)',
-  leaves: 'INSERT OR REPLACE INTO leaf VALUES (?, ?)',
   tiles: 'INSERT OR REPLACE INTO tile VALUES (?, ?, ?)',
   months: `INSERT INTO month VALUES (?, ?, ${countsGiven}) ON CONFLICT DO UPDATE SET ${countsAdded}`,
 } as const;
-type Step = keyof typeof STEPS;
+type Step = keyof typeof STEPS | 'statements';
 
 /** A batch as it crosses to the worker. */
 export type WireBatch = { readonly [step in Step]?: { readonly rows: readonly Row[]; readonly blobs?: Packed } };
@@ -117,12 +116,6 @@ export function toWire(batch: Batch): { wire: WireBatch; transfer: ArrayBuffer[]
     (r) => r.bytes,
   );
   put(
-    'leaves',
-    batch.leaves,
-    (r) => [r.index],
-    (r) => r.data,
-  );
-  put(
     'tiles',
     batch.tiles,
     (r) => [r.level, r.index],
@@ -154,21 +147,22 @@ export function inflateContent(digest: Digest, size: number, stored: Uint8Array)
 
 /** Carries batches out, each as one durable transaction. */
 export function committer(database: Database.Database): (wire: WireBatch) => void {
-  const steps = Object.entries(STEPS) as [Step, string][];
-  const statements = steps.map(([step, sql]) => [step, database.prepare(sql)] as const);
+  const work = new Map<Step, (row: Row, blob?: Uint8Array) => void>();
+  for (const [step, sql] of Object.entries(STEPS) as [keyof typeof STEPS, string][]) {
+    const statement = database.prepare(sql);
+    const stored = step === 'contents' ? deflateContent : (blob: Uint8Array) => blob;
+    work.set(step, (row, blob) => void statement.run(blob === undefined ? row : [...row, stored(blob)]));
+  }
+  const writeStatement = statementWriter(database);
+  work.set('statements', ([leafIndex, customer, epoch, origin], bytes) =>
+    writeStatement(leafIndex as number, customer as CustomerId, epoch as Epoch, origin as Epoch, bytes!),
+  );
   const run = database.transaction((wire: WireBatch): void => {
-    for (const [step, statement] of statements) {
+    for (const [step, carryOut] of work) {
       const part = wire[step];
       if (part === undefined) continue;
-      if (part.blobs === undefined) {
-        for (const row of part.rows) statement.run(row);
-        continue;
-      }
-      const blobs = unpack(part.blobs);
-      for (const [i, row] of part.rows.entries()) {
-        const blob = step === 'contents' ? deflateContent(blobs[i]!) : blobs[i]!;
-        statement.run([...row, blob]);
-      }
+      const blobs = part.blobs === undefined ? undefined : unpack(part.blobs);
+      for (const [i, row] of part.rows.entries()) carryOut(row, blobs?.[i]);
     }
   });
   return (wire) => run.immediate(wire);

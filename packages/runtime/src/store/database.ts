@@ -19,16 +19,19 @@ const FINDINGS_MAX = 3;
 const damaged = (path: string, why: string, cause?: unknown): WaggleError =>
   new WaggleError('DATA_DAMAGED', `Expected a sound database at ${path}: ${why}. Nothing was overwritten.`, { cause });
 
-/** Takes the migrations that are missing, each in a transaction of its own. */
+/** Takes the migrations that are missing, each all or nothing. */
 function migrate(database: Database.Database): void {
   const from = database.pragma('user_version', { simple: true }) as number;
-  for (let version = from; version < MIGRATIONS.length; version++)
+  for (let version = from; version < MIGRATIONS.length; version++) {
+    const { prepare, sql } = MIGRATIONS[version]!;
+    prepare?.(database);
     database
       .transaction(() => {
-        database.exec(MIGRATIONS[version]!);
+        database.exec(sql);
         database.pragma(`user_version = ${version + 1}`);
       })
       .immediate();
+  }
 }
 
 /** Builds an empty store beside its place and moves it there when it is whole: a file under the name is never half a store. */

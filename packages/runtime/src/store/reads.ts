@@ -1,8 +1,10 @@
 import type Database from 'better-sqlite3';
-import { WaggleError, type CustomerId, type Digest, type Epoch } from '@waggle/protocol/base';
+import { utf8, WaggleError, type CustomerId, type Digest, type Epoch } from '@waggle/protocol/base';
 import { inflateContent } from './commit.ts';
 import { controlChunk, recordOf, usageChunk, type ControlChunk, type Row, type UsageChunk } from './rows.ts';
 import { USAGE_COLUMNS } from './schema.ts';
+import { leafOf, STATEMENT_COLUMNS, statementOf, STATEMENTS, type StoredStatement } from './statements.ts';
+import { LEAVES_PAGE_MAX } from './types.ts';
 import type {
   ContentEntry,
   IdempotencyRow,
@@ -20,7 +22,7 @@ import type {
 const CHUNK_ROWS = 10_000;
 
 const SEALED = 'epoch, first_leaf AS firstLeaf, tree_size AS treeSize, root, header, checkpoint, details';
-const STATEMENT = 'customer, epoch, origin, leaf_index AS leafIndex, bytes';
+const SELECT_STATEMENTS = `SELECT ${STATEMENT_COLUMNS} FROM ${STATEMENTS}`;
 const RECORD_PAGE = 'time_ms >= ? AND time_ms < ? AND (time_ms, seq) > (?, ?) ORDER BY time_ms, seq LIMIT ?';
 
 /** A chunk of registers, and where the next one starts: null after the last. */
@@ -50,26 +52,31 @@ export function reader(database: Database.Database) {
     ORDER BY replica, run, epoch, customer, sku LIMIT ${CHUNK_ROWS}`,
   ).raw();
   const sealed = prepare<SealedEpoch>(`SELECT ${SEALED} FROM sealed WHERE epoch >= ? ORDER BY epoch LIMIT ?`);
-  const statements = prepare<StatementRow>(
-    `SELECT ${STATEMENT} FROM statement
-    WHERE leaf_index > ? AND leaf_index >= (SELECT first_leaf FROM sealed WHERE epoch = ?)
+  const statements = prepare<StoredStatement>(
+    `${SELECT_STATEMENTS} WHERE leaf_index > ? AND leaf_index >= (SELECT first_leaf FROM sealed WHERE epoch = ?)
       AND leaf_index < (SELECT tree_size FROM sealed WHERE epoch = ?) ORDER BY leaf_index LIMIT ?`,
   );
-  const statementsOf = prepare<StatementRow>(
-    `SELECT ${STATEMENT} FROM statement WHERE customer = ? AND epoch BETWEEN ? AND ?
-      AND EXISTS (SELECT 1 FROM sealed WHERE sealed.epoch = statement.epoch) ORDER BY epoch, origin LIMIT ?`,
+  // Leaves of a customer ascend with epoch and origin.
+  const statementsOf = prepare<StoredStatement>(
+    `${SELECT_STATEMENTS} WHERE statement.customer = (SELECT id FROM customer WHERE name = ?)
+      AND leaf_index >= (SELECT first_leaf FROM sealed WHERE epoch >= ? ORDER BY epoch LIMIT 1)
+      AND leaf_index < (SELECT tree_size FROM sealed WHERE epoch <= ? ORDER BY epoch DESC LIMIT 1)
+      ORDER BY leaf_index LIMIT ?`,
   );
-  const statementsFrom = prepare<StatementRow>(
-    `SELECT ${STATEMENT} FROM statement WHERE leaf_index >= ? AND leaf_index < ?
+  const statementsFrom = prepare<StoredStatement>(
+    `${SELECT_STATEMENTS} WHERE leaf_index >= ? AND leaf_index < ?
       AND leaf_index < (SELECT tree_size FROM sealed ORDER BY epoch DESC LIMIT 1) ORDER BY leaf_index LIMIT ?`,
+  );
+  const headers = prepare<{ index: number; header: string }>(
+    'SELECT first_leaf AS "index", header FROM sealed WHERE first_leaf >= ? AND first_leaf < ? ORDER BY first_leaf',
   );
   const month = prepare<Row>(
     `SELECT customer, ${USAGE_COLUMNS.join(', ')} FROM month WHERE month = ? AND customer > ?
     ORDER BY customer LIMIT ${CHUNK_ROWS}`,
   ).raw();
-  const leaves = prepare<LeafRow>('SELECT idx AS "index", data FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx');
   const tile = prepare<Uint8Array>('SELECT hashes FROM tile WHERE level = ? AND idx = ?').pluck();
   const content = prepare<{ size: number; bytes: Uint8Array }>('SELECT size, bytes FROM content WHERE digest = ?');
+  const hasContent = prepare<{ digest: Digest }>('SELECT digest FROM content WHERE digest = ?');
   const contents = prepare<ContentEntry>(
     'SELECT digest, epoch, size FROM content WHERE digest > ? ORDER BY digest LIMIT ?',
   );
@@ -98,15 +105,22 @@ export function reader(database: Database.Database) {
     },
     sealedRange: (from: Epoch, limit: number): SealedEpoch[] => sealed.all(from, limit),
     statements: (epoch: Epoch, afterLeaf: number, limit: number): StatementRow[] =>
-      statements.all(afterLeaf, epoch, epoch, limit),
+      statements.all(afterLeaf, epoch, epoch, limit).map(statementOf),
     statementsOf: (customer: CustomerId, from: Epoch, to: Epoch, limit: number): StatementRow[] =>
-      statementsOf.all(customer, from, to, limit),
-    statementsFrom: (from: number, to: number, limit: number): StatementRow[] => statementsFrom.all(from, to, limit),
+      statementsOf.all(customer, from, to, limit).map(statementOf),
+    statementsFrom: (from: number, to: number, limit: number): StatementRow[] =>
+      statementsFrom.all(from, to, limit).map(statementOf),
     monthFrom(of: string, after: Row | null): Chunk<readonly Row[]> {
       const rows = month.all(of, ...(after ?? ['']));
       return { chunk: rows, next: nextOf(rows, [0]) };
     },
-    leaves: (from: number, to: number): LeafRow[] => leaves.all(from, to),
+    leaves(from: number, to: number): LeafRow[] {
+      const ofHeaders = headers.all(from, to).map(({ index, header }) => ({ index, data: utf8(header) }));
+      const ofStatements = statementsFrom
+        .all(from, to, LEAVES_PAGE_MAX)
+        .map((row) => ({ index: row.leafIndex, data: leafOf(statementOf(row)) }));
+      return [...ofHeaders, ...ofStatements].sort((a, b) => a.index - b.index);
+    },
     tile: (level: number, index: number): Uint8Array | null => tile.get(level, index) ?? null,
     content(digest: Digest): Uint8Array | null {
       const row = content.get(digest);
@@ -115,6 +129,7 @@ export function reader(database: Database.Database) {
       if (bytes === null) throw new WaggleError('DATA_DAMAGED', `Expected the content ${digest}, received other bytes`);
       return bytes;
     },
+    lacks: (digests: readonly Digest[]): Digest[] => digests.filter((digest) => hasContent.get(digest) === undefined),
     contentDigests: (after: string, limit: number): ContentEntry[] => contents.all(after, limit),
     records({ customer, fromMs, toMs, after, limit }: RecordQuery): RequestRecord[] {
       const page = [fromMs, toMs, after?.timeMs ?? fromMs, after?.seq ?? 0, limit];

@@ -1,3 +1,6 @@
+import type Database from 'better-sqlite3';
+import { compactAll } from './compaction.ts';
+
 /** `PRAGMA application_id`: "Wagl". */
 export const APPLICATION_ID = 0x5761676c;
 
@@ -14,12 +17,21 @@ export const USAGE_COLUMNS = [
 
 const USAGE_DEFINITIONS = USAGE_COLUMNS.map((name) => `${name} INTEGER NOT NULL`).join(', ');
 
+/** A step of the schema, for stores that have taken all before it. */
+interface Migration {
+  /** Long work, in as many transactions as it likes: it is done again, from where it was, until the step is taken. */
+  readonly prepare?: (database: Database.Database) => void;
+  /** Takes the step, in one transaction. */
+  readonly sql: string;
+}
+
 /**
  * The schema, by numbered steps: `PRAGMA user_version` is how many have been taken. A step that was released never
  * changes. WITHOUT ROWID where rows are small or only ever read in key order.
  */
-export const MIGRATIONS: readonly string[] = [
-  `
+export const MIGRATIONS: readonly Migration[] = [
+  {
+    sql: `
   CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
   CREATE TABLE control (
@@ -78,9 +90,22 @@ export const MIGRATIONS: readonly string[] = [
 
   CREATE TABLE tile (level INTEGER NOT NULL, idx INTEGER NOT NULL, hashes BLOB NOT NULL, PRIMARY KEY (level, idx)) STRICT;
   `,
-  `
+  },
+  {
+    sql: `
   -- Derived from statement: sums by UTC month, of the start of the epoch of origin ("2026-11").
   CREATE TABLE month (month TEXT NOT NULL, customer TEXT NOT NULL, ${USAGE_DEFINITIONS}, PRIMARY KEY (month, customer))
   STRICT, WITHOUT ROWID;
   `,
+  },
+  {
+    // Statements become compact, and leaves are derived from them.
+    prepare: compactAll,
+    sql: `
+  DROP TABLE leaf;
+  DROP TABLE statement;
+  ALTER TABLE compact RENAME TO statement;
+  CREATE INDEX sealed_leaf ON sealed (first_leaf);
+  `,
+  },
 ];

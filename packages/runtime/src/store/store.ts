@@ -247,6 +247,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     },
     tile: (level, index) => reads.call('tile', [level, index]),
     content: (digest) => reads.call('content', [digest]),
+    lacks: (digests) => reads.call('lacks', [digests]),
     async contentDigests(after, limit) {
       checkPage(limit, CONTENTS_PAGE_MAX);
       return reads.call('contentDigests', [after ?? '', limit]);

@@ -129,7 +129,7 @@ export interface IdempotencyRow {
  * One transaction. Rows replace those of the same primary key; registers only when their version is higher. Drops are
  * carried out before writes.
  *
- * Statements are not shown before the `sealed` row of their epoch, and leaves and tiles beyond the last sealed tree mean
+ * Statements and leaves are not shown before the `sealed` row of their epoch, and tiles beyond the last sealed tree mean
  * nothing yet: so a large seal may be written in several commits, its `sealed` row in the last, and small commits need
  * not wait for a huge one.
  */
@@ -145,7 +145,6 @@ export interface Batch {
   /** Sealed epochs whose checkpoint has got other signatures. */
   readonly checkpoints?: readonly Pick<SealedEpoch, 'epoch' | 'checkpoint'>[];
   readonly statements?: readonly StatementRow[];
-  readonly leaves?: readonly LeafRow[];
   readonly tiles?: readonly TileRow[];
   /** To be added to what the month has; a count ends at 2^53 − 1. */
   readonly months?: readonly MonthRow[];
@@ -240,12 +239,17 @@ export interface Store {
   loadMonth(month: string, onChunk: (rows: MonthRow[]) => void): Promise<void>;
   /** A customer's statements sealed in the epochs from–to (inclusive), by epoch and origin; `limit` likewise. */
   statementsOf(customer: CustomerId, fromEpoch: Epoch, toEpoch: Epoch, limit: number): Promise<StatementRow[]>;
-  /** The leaves with an index from `from` up to, not including, `to`; `LEAVES_PAGE_MAX` at most. */
+  /**
+   * The sealed leaves with an index from `from` up to, not including, `to`, derived from headers and statements;
+   * `LEAVES_PAGE_MAX` at most.
+   */
   leaves(from: number, to: number): Promise<LeafRow[]>;
   /** The newest form of a tile: hashes of 32 bytes, or null. */
   tile(level: number, index: number): Promise<Uint8Array | null>;
   /** A content, checked against its digest, or null. */
   content(digest: Digest): Promise<Uint8Array | null>;
+  /** Those of the contents that are not held. */
+  lacks(digests: readonly Digest[]): Promise<Digest[]>;
   /** The contents held, by digest, after that one; `limit` 1 to `CONTENTS_PAGE_MAX`. */
   contentDigests(after: Digest | null, limit: number): Promise<ContentEntry[]>;
   /** A page of the records that are not rolled out. */

@@ -136,9 +136,10 @@ export class Connection {
     return true;
   }
 
-  /** Ends it once what was sent is delivered, or after a second. */
+  /** Ends it once what was sent is delivered, or after a second. Nothing is sent or taken from now on. */
   finish(): void {
     if (this.#isClosed) return;
+    this.#isOpen = false;
     for (const bytes of this.#queue.splice(0)) this.#write(bytes);
     this.#stream.end();
     this.setDeadline(FINISH_MS);

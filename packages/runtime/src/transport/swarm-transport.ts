@@ -205,9 +205,17 @@ class SwarmTransport implements Transport {
     this.#admitted = new Set(others.keys());
     for (const connection of this.#connections) {
       const isJoin = connection.kind === 'join' || this.#strangers.has(connection);
-      if (!isJoin && !this.#admitted.has(connection.key)) connection.close();
+      if (!isJoin && !this.#admitted.has(connection.key)) this.#part(connection);
     }
     this.#dialler.setTargets(others);
+  }
+
+  /** Closes a connection of a key that is not admitted, with a last word if there is one. */
+  #part(connection: Connection): void {
+    const last = this.#options.handlers.farewell?.(connection.key) ?? null;
+    if (last === null || !connection.send(last)) return connection.close();
+    connection.finish();
+    this.#links.closed(connection);
   }
 
   links(): MemberKey[] {
@@ -283,7 +291,8 @@ class SwarmTransport implements Transport {
       connection.accept(this.#takesJoiners ? ['member', 'join'] : ['member']);
     } else if (this.#hasRoom()) {
       this.#strangers.add(connection);
-      connection.accept(['join']);
+      const isTold = (this.#options.handlers.farewell?.(connection.key) ?? null) !== null;
+      connection.accept(isTold ? ['join', 'member'] : ['join']);
     } else {
       this.#counts.handshakesRefused++;
       connection.close();
@@ -345,6 +354,7 @@ class SwarmTransport implements Transport {
     return {
       opened: (connection) => {
         if (connection.kind === 'join') return this.#joined(connection);
+        if (this.#strangers.has(connection)) return this.#part(connection);
         connection.setDeadline(null);
         this.#links.opened(connection);
         this.#dialDone(connection);

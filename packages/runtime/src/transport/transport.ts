@@ -61,6 +61,11 @@ export interface TransportHandlers {
   message(key: MemberKey, bytes: Uint8Array): void;
   /** Unreliable: it may be lost, doubled, late or out of order, but is whole and of that member. 1 to `DATAGRAM_BYTES_MAX` bytes. */
   datagram(key: MemberKey, bytes: Uint8Array): void;
+  /**
+   * What a key that is not admitted is to be told before its link is closed, and whenever it dials as a member: a message, or
+   * null. Without this handler nothing is said.
+   */
+  farewell?(key: MemberKey): Uint8Array | null;
   /** A node that is not admitted, or is and does not know it yet, asks. Without this handler strangers are refused. */
   joiner?(link: JoinLink): JoinHandlers;
 }
@@ -93,7 +98,7 @@ export interface Transport {
   readonly address: Address;
   /**
    * Who may connect from now on, and where each is dialled; with no address it is only waited for, or found by the cluster's
-   * topic. Links to those left out are closed. Its own key is ignored. At most `ADMITTED_MAX`.
+   * topic. Links to those left out are closed, after a `farewell`. Its own key is ignored. At most `ADMITTED_MAX`.
    */
   setAdmitted(members: ReadonlyMap<MemberKey, readonly Address[]>): void;
   /** The members to which there is a link. */

@@ -11,6 +11,7 @@ const entry: NodeEntry = {
   protocols: [1],
   formats: [1],
   load: { workers: 4, running: 1, queued: 0 },
+  informed: true,
   writtenMs: 1_700_000_000_000,
 };
 const a = 'a'.repeat(32) as ReplicaId;
@@ -34,6 +35,7 @@ describe('an entry of the node directory', () => {
     ['many numbers', { protocols: Array.from({ length: 99 }, () => 1) }],
     ['a load below 0', { load: { workers: 1, running: -1, queued: 0 } }],
     ['no load', { load: null }],
+    ['no word of what it knows', { informed: undefined }],
     ['no time', { writtenMs: 1.5 }],
   ])('is none with %s', (_, change) => {
     expect(parseNodeEntry(JSON.stringify({ ...entry, ...change }))).toBeUndefined();

@@ -5,6 +5,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { unpackBundle, packBundle, verifyBundle, type Verified } from '@waggle/protocol/audit';
 import { HybridClock, seededRandom, WaggleError, type CustomerId, type Epoch } from '@waggle/protocol/base';
 import { addUsage, ZERO_USAGE, type ControlRegister, type Usage } from '@waggle/protocol/lattice';
+import { parseHeader, REGISTERS_KEPT_EPOCHS } from '@waggle/protocol/sealing';
+import { readPast } from '../../src/driver/restart.ts';
 import {
   Driver,
   entropy,
@@ -221,6 +223,22 @@ describe('the driver of a cluster of one', () => {
     await second.close();
   });
 
+  it('finds the epochs sealed last on its disk, for signatures that come after a restart', async () => {
+    const running = await start();
+    const { driver, store } = running;
+    expect(await readPast(store, driver.sealingEpoch)).toEqual([]);
+    clock.advance(10 * EPOCH_MS);
+    await sealed(running, 9);
+    const past = await readPast(store, driver.sealingEpoch);
+    const rows = await store.sealedRange(10 - REGISTERS_KEPT_EPOCHS, REGISTERS_KEPT_EPOCHS);
+    expect(past.map(({ header, checkpoint }) => [parseHeader(header).epoch, checkpoint])).toEqual(
+      rows.map(({ epoch, checkpoint }) => [epoch, checkpoint]),
+    );
+    expect(rows.at(-1)?.epoch).toBe(9);
+    for (const { roster } of past) expect(roster).toEqual(driver.roster);
+    await running.close();
+  });
+
   it.each(['before', 'after'] as const)(
     'a crash right %s any transaction loses and doubles nothing (invariant 7)',
     async (when) => {
@@ -275,6 +293,20 @@ describe('the driver of a cluster of one', () => {
       await survivor.close();
     },
   );
+
+  it('closes no epoch that ends while it goes: nobody else would hold the close', async () => {
+    const running = await start();
+    await running.driver.meter(metering(one(1)));
+    expect(await running.driver.leave(1_000)).toBe(true);
+    clock.advance(EPOCH_MS);
+    await running.driver.meter(metering(one(2)));
+    await running.close();
+    expect(running.driver.openEpoch).toBe(0);
+    const again = await start();
+    await sealed(again, 0);
+    expect(await auditTotals(again)).toEqual(addUsage(one(1), one(2)));
+    await again.close();
+  });
 
   it('writes control registers in order, delivers them once durable, and again at the next start', async () => {
     const first = await start();
@@ -337,7 +369,7 @@ describe('the driver of a cluster of one', () => {
       const running = await start(
         (store) =>
           committing(store, async (batch) => {
-            if ((batch.leaves?.length ?? 0) > 0 && ++written > crashAt)
+            if ((batch.statements?.length ?? 0) > 0 && ++written > crashAt)
               throw new WaggleError('STORE_FAILED', 'crashed on purpose');
             await store.commit(batch);
           }),

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { utf8, WaggleError, type ReplicaId } from '@waggle/protocol/base';
 import { createInvite, encodeFacts, parseFact, replicaIdOf, type Admit } from '@waggle/protocol/authority';
-import { encodeGenesis } from '@waggle/protocol/sealing';
-import { takeStanding, type Standing, type StandingOptions } from '../../src/driver/founding.ts';
+import { encodeGenesis, epochAt } from '@waggle/protocol/sealing';
+import { takeStanding, type InviteSource, type Standing, type StandingOptions } from '../../src/driver/founding.ts';
 import {
   entropy,
   nodeCrypto,
@@ -42,11 +42,13 @@ const crash = (): never => {
 
 interface Start {
   readonly directory: string;
-  readonly invite?: string | null;
+  readonly invite?: string | InviteSource | null;
   readonly isMoved?: boolean;
   readonly transport?: Pick<Transport, 'join'>;
   readonly commit?: (store: Pick<Store, 'commit'>, batch: Parameters<Store['commit']>[0]) => Promise<void>;
   readonly openTransport?: StandingOptions<Pick<Transport, 'join'>>['openTransport'];
+  /** How far the clock is ahead. */
+  readonly aheadMs?: number;
 }
 
 const nobody: Pick<Transport, 'join'> = { join: () => Promise.reject(new Error('it should not ask')) };
@@ -62,19 +64,21 @@ function metaFile(directory: string): Pick<Store, 'commit'> & { readonly meta: (
   };
 }
 
+const given = (text: string): InviteSource => ({ needed: () => text, atHand: () => text });
+
 /** One start, as far as its standing. */
 async function start(options: Start): Promise<Standing> {
-  const { directory, invite = null, isMoved = false, transport = nobody, commit, openTransport } = options;
+  const { directory, invite = null, isMoved = false, transport = nobody, commit, openTransport, aheadMs = 0 } = options;
   const store = metaFile(directory);
   const { standing } = await takeStanding({
     directory,
     store: commit === undefined ? store : { commit: (batch) => commit(store, batch) },
     meta: store.meta(),
     founding: { name: 'test.example', epochMs: 60_000, sealGraceMs: 0 },
-    invite,
+    invite: invite === null ? null : typeof invite === 'string' ? given(invite) : invite,
     isMoved,
     random: entropy,
-    clock: systemClock,
+    clock: { ...systemClock, nowMs: () => systemClock.nowMs() + aheadMs },
     openTransport: openTransport ?? (() => Promise.resolve(transport)),
   });
   return standing;
@@ -123,9 +127,10 @@ beforeAll(async () => {
 });
 
 /** A directory that has joined the cluster. */
-async function joined(): Promise<{ readonly directory: string; readonly standing: Standing }> {
+async function joined(aheadMs = 0): Promise<{ readonly directory: string; readonly standing: Standing }> {
   const directory = temporary();
-  return { directory, standing: await start({ directory, invite: cluster.invite(), transport: cluster.transport }) };
+  const invite = cluster.invite();
+  return { directory, standing: await start({ directory, invite, transport: cluster.transport, aheadMs }) };
 }
 function copyOf(directory: string): string {
   const copy = join(temporary(), 'copy');
@@ -153,7 +158,7 @@ describe('a first start', () => {
   });
 
   it('joins with one, and remembers where it lies', async () => {
-    const { directory, standing } = await joined();
+    const { directory, standing } = await joined(10 * 60_000);
     expect(standing).toMatchObject({ founded: false, firstEpoch: 5, cluster: cluster.founder.cluster });
     expect(standing.replica).toBe(replicaOf(standing));
     expect(standing.facts.map(({ key }) => key)).toEqual([`roster/${standing.replica}/admit`]);
@@ -168,6 +173,13 @@ describe('a first start', () => {
       hints: standing.hints,
       firstEpoch: 5,
     });
+  });
+
+  it('does not begin with an epoch that is far ahead, as a member with a wrong clock says', async () => {
+    const { standing } = await joined(60_000);
+    const epoch = epochAt(standing.cluster.genesis, systemClock.nowMs());
+    expect([epoch + 2, epoch + 1]).toContain(standing.firstEpoch);
+    expect(standing.firstEpoch).toBeLessThan(5);
   });
 
   it('opens its transport where members may be: the invite says, and later what was told', async () => {
@@ -252,7 +264,14 @@ describe('a first start', () => {
   });
 
   it('refuses an invite that is none', async () => {
-    await expect(start({ directory: temporary(), invite: 'wgi_nonsense' })).rejects.toThrow(WaggleError);
+    await expect(start({ directory: temporary(), invite: 'wgi_nonsense' })).rejects.toThrow(coded('INVITE_INVALID'));
+  });
+
+  it('reads the invite once it needs it, and leaves nothing behind where that fails', async () => {
+    const invite = { needed: crash, atHand: () => null };
+    const directory = temporary();
+    await expect(start({ directory, invite })).rejects.toThrow('crash');
+    expect(readdirSync(directory)).toEqual([]);
   });
 });
 
@@ -266,6 +285,12 @@ describe('a directory with a standing', () => {
     await expect(start({ directory, invite: other.invite() })).rejects.toThrow(
       coded('CONFIG_INVALID', other.founder.cluster.id),
     );
+  });
+
+  it.each([null, 'wgi_nonsense'])('reads no invite, and does not mind one that is none: %s', async (text) => {
+    const { directory, standing } = await joined();
+    const invite = { needed: crash, atHand: () => text };
+    expect((await start({ directory, invite })).replica).toBe(standing.replica);
   });
 
   it('refuses keys that are not those of its replica, or none', async () => {

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { utf8, WaggleError, type CustomerId, type Epoch } from '@waggle/protocol/base';
 import { addUsage, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
-import type { Genesis, SealedEpoch } from '@waggle/protocol/sealing';
+import { packStatements, type Genesis, type SealedEpoch } from '@waggle/protocol/sealing';
 import { Months, type MonthsOptions, type MonthUsage } from '../../src/driver/months.ts';
 import { openStore, STATEMENTS_PAGE_MAX, type Batch, type SealedSummary, type StatementRow } from '../../src/index.ts';
 import { temporaryDirectories } from '../support.ts';
@@ -46,7 +46,7 @@ class Disk {
     const treeSize = firstLeaf + 1 + statements.length;
     this.sealed.push({ epoch, firstLeaf, treeSize, root: new Uint8Array(32) });
     const texts = statements.map((one) => ({ customer: one.customer, epoch: one.origin, text: textOf(one) }));
-    return { epoch, firstLeaf, treeSize, outcome: { statements: texts } } as unknown as SealedEpoch;
+    return { epoch, firstLeaf, treeSize, outcome: { statements: packStatements(texts) } } as unknown as SealedEpoch;
   }
 
   /** As a process sees it: with the process, calls end that are under way, done or not. */

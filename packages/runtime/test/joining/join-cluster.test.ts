@@ -65,7 +65,7 @@ const refusing =
     say({ type: 'refused', code, reason });
 
 /** Joins over a network on which each attempt meets the next of these, by port; null: nobody is there. */
-function join(scripts: readonly (Script | null)[]) {
+function join(scripts: readonly (Script | null)[], time = clock) {
   const asked: number[] = [];
   let closes = 0;
   const transport: Pick<Transport, 'join'> = {
@@ -85,7 +85,7 @@ function join(scripts: readonly (Script | null)[]) {
       return link;
     },
   };
-  const joined = joinCluster({ transport, invite, keys, clock, random: seededRandom(1) });
+  const joined = joinCluster({ transport, invite, keys, clock: time, random: seededRandom(1) });
   return { joined, asked, closes: () => closes };
 }
 
@@ -132,10 +132,24 @@ describe('joinCluster', () => {
     'asks no second member when one says %s',
     async (code) => {
       const { joined, asked, closes } = join([refusing(code, 'no \u001b[31m way')]);
-      await expect(joined).rejects.toThrow(expect.objectContaining({ code, message: 'no ?[31m way' }));
+      await expect(joined).rejects.toThrow(
+        expect.objectContaining({ code, message: expect.stringMatching(/^no \?\[31m way/) }),
+      );
       expect([asked, closes()]).toEqual([[1], 1]);
     },
   );
+
+  it.each([
+    ['INVITE_USED', 0, 'INVITE_USED', /another with `waggle invite`/],
+    ['INVITE_EXPIRED', 0, 'INVITE_EXPIRED', /good for 3600 s more: check that clock/],
+    ['FACT_REFUSED', 3_660_000, 'INVITE_EXPIRED', /expired 60 s ago: check that clock/],
+    ['FACT_REFUSED', 0, 'FACT_REFUSED', /^no$/],
+  ] as const)('says what to do about %s, with a clock that is %i ms ahead', async (code, aheadMs, expected, words) => {
+    const { joined } = join([refusing(code, 'no')], { ...clock, nowMs: () => NOW_MS + aheadMs });
+    await expect(joined).rejects.toThrow(
+      expect.objectContaining({ code: expected, message: expect.stringMatching(words) }),
+    );
+  });
 
   it.each<[string, Script]>([
     ['the genesis of another cluster', telling(clusterNamed('other.example'))],

@@ -99,6 +99,7 @@ export function testNodes(): Nodes {
         return { message: () => undefined, closed: () => undefined };
       },
     };
+    const { invite } = options;
     try {
       const { meta } = await store.load();
       const { standing, transport } = await takeStanding({
@@ -106,7 +107,7 @@ export function testNodes(): Nodes {
         store: options.wrap?.(store) ?? store,
         meta,
         founding: { name: 'test.example', epochMs: 60_000, sealGraceMs: 0 },
-        invite: options.invite ?? null,
+        invite: invite === undefined || invite === null ? null : { needed: () => invite, atHand: () => invite },
         isMoved: options.isMoved ?? false,
         random: entropy,
         clock: systemClock,

@@ -153,6 +153,24 @@ export function describeTransport(name: string, newNetwork: () => NetworkUnderTe
       await up(b, 1);
     });
 
+    it('tells a key that is admitted no more why, before the link is closed and whenever it dials', async () => {
+      const joiner = () => ({ message: () => undefined, closed: () => undefined });
+      const farewell = (key: MemberKey) => (key === keyOf(2) ? utf8('for good') : null);
+      const [a, b, c] = await Promise.all([network.open(1, { joiner, farewell }), network.open(2), network.open(3)]);
+      a.transport.setAdmitted(members(2, 3));
+      for (const node of [b, c]) node.transport.setAdmitted(members(1));
+      await up(a, 2);
+      await up(a, 3);
+      a.transport.setAdmitted(members());
+      expect(a.transport.links()).toEqual([]);
+      expect(a.log.linksOf(keyOf(2))).toMatch(/\+-$/);
+      await until(() => expect(b.log.messages.length).toBeGreaterThanOrEqual(2));
+      for (const { from, bytes } of b.log.messages) expect([from, fromUtf8(bytes)]).toEqual([keyOf(1), 'for good']);
+      expect(a.log.messages).toEqual([]);
+      expect(a.log.linksOf(keyOf(2))).toMatch(/\+-$/);
+      expect(c.log.messages).toEqual([]);
+    });
+
     it('has no link to a member of another cluster', async () => {
       const [a, b, c] = await Promise.all([
         network.open(1),

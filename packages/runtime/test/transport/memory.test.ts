@@ -11,9 +11,9 @@ function memoryNetwork(): NetworkUnderTest {
   const addressOf = (n: number) => ({ host: '10.0.0.1', port: n });
   return {
     addressOf,
-    open: async (n, { cluster = CLUSTER, joiner } = {}) => {
+    open: async (n, { cluster = CLUSTER, ...handled } = {}) => {
       const log = new EventLog();
-      const handlers = log.handlers(joiner);
+      const handlers = log.handlers(handled);
       const transport = network.open({ seed: seedOf(n), cluster, address: addressOf(n), handlers });
       opened.push(transport);
       return Promise.resolve({ transport, log });

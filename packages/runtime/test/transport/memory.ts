@@ -230,7 +230,7 @@ class MemoryTransport implements Transport {
     for (const key of members.keys()) publicKeyOf(key);
     this.#admitted = new Map(members);
     this.#admitted.delete(this.key);
-    for (const [key, end] of this.#links) if (!this.#admitted.has(key)) end.closeBoth();
+    for (const [key, end] of this.#links) if (!this.#admitted.has(key)) this.#part(end);
     this.#round();
   }
 
@@ -330,13 +330,30 @@ class MemoryTransport implements Transport {
     if (this.#links.has(key) || !this.#admitted.has(key)) return;
     this.counts.dials++;
     const node = this.network.find(this, key, address);
-    if (node === undefined || !node.#admits(this)) {
+    const isAdmitted = node !== undefined && node.#admits(this);
+    const isTold = node !== undefined && !isAdmitted && (node.#handlers.farewell?.(this.key) ?? null) !== null;
+    if (node === undefined || !(isAdmitted || isTold)) {
       this.counts.dialsFailed++;
       return;
     }
     const [near, far] = pair(this, node);
     this.#link(near);
-    node.#link(far);
+    if (isAdmitted) node.#link(far);
+    else node.#part(far);
+  }
+
+  /** Closes a link to a key that is not admitted, with a last word if there is one. */
+  #part(end: End): void {
+    const { key } = end.other.owner;
+    const last = this.#handlers.farewell?.(key) ?? null;
+    const isLinked = this.#links.get(key) === end;
+    if (isLinked) this.#links.delete(key);
+    end.onMessage = () => undefined;
+    end.onDatagram = () => undefined;
+    end.onClosed = () => undefined;
+    if (last !== null) end.send(last);
+    end.finish();
+    if (isLinked) this.#handlers.disconnected(key);
   }
 
   #admits(node: MemoryTransport): boolean {

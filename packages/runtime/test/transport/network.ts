@@ -13,6 +13,7 @@ export const keyOf = (n: number): MemberKey => memberKey(signerFromSeed(seedOf(n
 export interface OpenOptions {
   readonly cluster?: ClusterId;
   readonly joiner?: TransportHandlers['joiner'];
+  readonly farewell?: TransportHandlers['farewell'];
 }
 
 /** A process of its own that sends every message back. */
@@ -44,13 +45,14 @@ export class EventLog {
   /** `+` and `-` for each link that came and went, by member. */
   readonly links = new Map<MemberKey, string>();
 
-  handlers(joiner?: TransportHandlers['joiner']): TransportHandlers {
+  handlers({ joiner, farewell }: Pick<OpenOptions, 'joiner' | 'farewell'> = {}): TransportHandlers {
     return {
       connected: (key) => this.links.set(key, `${this.linksOf(key)}+`),
       disconnected: (key) => this.links.set(key, `${this.linksOf(key)}-`),
       message: (from, bytes) => this.messages.push({ from, bytes }),
       datagram: (from, bytes) => this.datagrams.push({ from, bytes }),
       ...(joiner === undefined ? {} : { joiner }),
+      ...(farewell === undefined ? {} : { farewell }),
     };
   }
 

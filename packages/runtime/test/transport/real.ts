@@ -38,7 +38,7 @@ export async function realNetwork(nodes: number, seedNode?: number): Promise<Rea
   return {
     addressOf,
     move: async (n) => void ports.set(n, await freePort()),
-    open: async (n, { cluster = CLUSTER, joiner } = {}) => {
+    open: async (n, { cluster = CLUSTER, ...handled } = {}) => {
       const log = new EventLog();
       const transport = await openTransport({
         seed: seedOf(n),
@@ -46,7 +46,7 @@ export async function realNetwork(nodes: number, seedNode?: number): Promise<Rea
         address: addressOf(n),
         host: HOST,
         seeds: seedNode === undefined || seedNode === n ? [] : [addressOf(seedNode)],
-        handlers: log.handlers(joiner),
+        handlers: log.handlers(handled),
         clock: systemClock,
         random: entropy,
       });

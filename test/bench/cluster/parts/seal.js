@@ -30,7 +30,7 @@ export async function seal({ isQuick, seconds = isQuick ? 60 : 600 }) {
   await grown(cluster);
   const load = new Load({ once, plain, nodes: () => cluster.nodes, clients: 6, pauseMs: 100 });
   const watched = watchSeals(cluster);
-  const kills = await faults(cluster, seconds);
+  const { kills, outages } = await faults(cluster, seconds);
   await load.stop();
   await cluster.connected();
   const { totals } = await converged(cluster, load);
@@ -62,7 +62,7 @@ export async function seal({ isQuick, seconds = isQuick ? 60 : 600 }) {
   figure('of them by five voters', rosters.filter((size) => size === NODES).length, '');
   figure('answered', load.answered, 'requests');
   figure('statements of late usage', statements.filter(({ epoch, origin }) => epoch !== origin).length, '');
-  await latencies(cluster, seen, last + 1);
+  await latencies(cluster, seen, outages, last + 1);
   sayOthers(load);
   await sameArchives(cluster.nodes, last + 1);
   figure('of them byte-equal at all nodes', last + 1, '');
@@ -78,7 +78,7 @@ async function grown(cluster) {
   figure('all vote after', performance.now() - startedMs, 'ms');
 }
 
-/** Kills a node every while, and lets another one stay away for a while; how many it killed. */
+/** Kills a node every while, and lets another one stay away for a while. Gives how many it killed, and when some were down, in Unix ms. */
 async function faults(cluster, seconds) {
   const end = performance.now() + seconds * 1_000;
   const awayFrom = performance.now() + 0.2 * seconds * 1_000;
@@ -87,24 +87,30 @@ async function faults(cluster, seconds) {
   let isAway = false;
   let back = Promise.resolve();
   let kills = 0;
+  const outages = [];
+  const outage = async (node, ms) => {
+    const one = { fromMs: Date.now(), toMs: Infinity };
+    outages.push(one);
+    await node.stop('SIGKILL');
+    kills++;
+    await pause(ms);
+    await node.start();
+    one.toMs = Date.now();
+  };
   for (let next = performance.now() + KILL_EVERY_MS / 3; performance.now() < end; next += KILL_EVERY_MS) {
     await pause(Math.max(0, Math.min(next, end) - performance.now()));
     if (!isAway && performance.now() > awayFrom) {
       isAway = true;
-      await away.stop('SIGKILL');
-      kills++;
-      back = pause(awayMs).then(() => away.start());
+      back = outage(away, awayMs);
       back.catch(() => undefined);
       say(`${away.name} is away for ${(awayMs / 1000).toFixed(0)} s`);
     }
     const victims = cluster.running.filter((node) => node !== away);
     const victim = victims[Math.floor(Math.random() * victims.length)];
-    await victim.stop('SIGKILL');
-    kills++;
-    await victim.start();
+    await outage(victim, 0);
   }
   await back;
-  return kills;
+  return { kills, outages };
 }
 
 /** Looks all the while how far each node has sealed: by node, when each epoch was first seen, in Unix ms. */
@@ -132,15 +138,26 @@ function watchSeals(cluster) {
   };
 }
 
-/** From an epoch's end until a majority, and until every node, has its checkpoint. */
-async function latencies(cluster, seen, epochs) {
+/** From an epoch's end until a majority, and until every node, has its checkpoint; told apart by whether any node was down meanwhile. */
+async function latencies(cluster, seen, outages, epochs) {
   const ends = await endsAt(cluster.founder, epochs);
-  const at = (share) =>
+  const whens = ends.map((_, epoch) =>
+    [...seen.values()].map((known) => known.get(epoch) ?? Infinity).sort((a, b) => a - b),
+  );
+  const at = (share, isCalm) =>
     ends.flatMap((end, epoch) => {
-      const when = [...seen.values()].map((known) => known.get(epoch) ?? Infinity).sort((a, b) => a - b);
+      const when = whens[epoch];
       // Those that were sealed before anyone looked are left out.
-      return when[0] - end < LOOK_MS / 2 || when[share] === Infinity ? [] : [when[share] - end];
+      if (when[0] - end < LOOK_MS / 2 || when[share] === Infinity) return [];
+      const isHit = outages.some(({ fromMs, toMs }) => fromMs < end + GRACE_MS && toMs > end - EPOCH_MS);
+      return isHit === isCalm ? [] : [when[share] - end];
     });
-  times('end of an epoch until its checkpoint is at three nodes', at(2));
-  times('end of an epoch until its checkpoint is at every node', at(NODES - 1));
+  for (const [isCalm, name] of [
+    [true, 'all nodes there: '],
+    [false, 'a node down: '],
+  ]) {
+    const [majority, all] = [at(2, isCalm), at(NODES - 1, isCalm)];
+    if (majority.length > 0) times(`${name}end of an epoch until its checkpoint is at three nodes`, majority);
+    if (all.length > 0) times(`${name}end of an epoch until its checkpoint is at every node`, all);
+  }
 }
