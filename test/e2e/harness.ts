@@ -98,6 +98,7 @@ export interface ClusterView {
     readonly state: string;
     readonly status: string;
     readonly url: string | null;
+    readonly lag: { readonly controlMs: number | null; readonly usageMs: number | null };
   }[];
   readonly roster: readonly string[];
   readonly alarms: readonly string[];
@@ -161,6 +162,18 @@ export class ClusterNode {
       return isSo ? true : undefined;
     });
   }
+
+  /** Waits until it is ready, and has heard from that many members what they are and what they have counted. */
+  async knows(count: number): Promise<void> {
+    await until(`all of ${count} members at ${this.data}`, async () => {
+      const { members } = await this.operator.json<ClusterView>('/v1/cluster');
+      const known = members.filter(
+        ({ state, url, lag }) => state === 'alive' && url !== null && lag.controlMs !== null && lag.usageMs !== null,
+      );
+      const { ok } = await fetch(`${this.url}/readyz`);
+      return ok && known.length === count ? true : undefined;
+    });
+  }
 }
 
 /** Several nodes on this machine, one cluster. */
@@ -174,7 +187,7 @@ export interface RunningCluster {
   remove(): Promise<void>;
 }
 
-/** Starts a cluster, and waits until each of its nodes is ready and sees all. */
+/** Starts a cluster, and waits until each of its nodes is ready and knows all. */
 export async function startCluster(count: number, flags: readonly string[] = []): Promise<RunningCluster> {
   const parent = mkdtempSync(join(tmpdir(), 'waggle-cluster-'));
   const nodes: ClusterNode[] = [];
@@ -202,7 +215,7 @@ export async function startCluster(count: number, flags: readonly string[] = [])
     const invite = count > 1 ? await cluster.invite(count - 1) : '';
     for (let i = 1; i < count; i++) await cluster.add();
     await Promise.all(nodes.slice(1).map((node) => node.start(invite)));
-    await Promise.all(nodes.map((node) => node.sees(count)));
+    await Promise.all(nodes.map((node) => node.knows(count)));
     return cluster;
   } catch (error) {
     const outputs = nodes.map((node) => (node.isRunning ? node.running.output() : '(not running)'));
