@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { build, checkNode, fail, install, root, say } from './install.js';
@@ -17,6 +18,8 @@ const SEAL_GRACE_MS = 5_000;
 const NODES_MAX = 20;
 /** How often to look which nodes have ended, in ms. */
 const LOOK_MS = 200;
+/** How often to ask whether a node takes requests: for ten seconds. */
+const TRIES_MAX = 50;
 /** What a node prints when it answers. */
 const READY = /^Waggle is ready at (\S+)$/;
 
@@ -39,12 +42,18 @@ async function main() {
   if (!build('apps/node', 'apps/verify')) fail('The build failed; its messages are above.');
   const nodes = [];
   const stopped = stopTogether(nodes);
-  nodes.push(start(options, 1));
-  await ready(nodes[0]);
   const numbers = Array.from({ length: options.count - 1 }, (_, i) => i + 2);
-  const invite = numbers.length === 0 ? undefined : await makeInvite(options, nodes[0], numbers);
-  nodes.push(...numbers.map((number) => start(options, number, invite)));
+  const isNew = (number) => !existsSync(join(options.data, `node-${number}`, 'keys.json'));
+  // Those that have joined before know each other; the first of all makes an invite for the others.
+  for (const number of [1, ...numbers.filter((each) => !isNew(each))]) nodes.push(start(options, number));
   await Promise.all(nodes.map(ready));
+  const newcomers = numbers.filter(isNew);
+  if (newcomers.length > 0) {
+    const invite = await makeInvite(nodes[0], newcomers.length);
+    nodes.push(...newcomers.map((number) => start(options, number, invite)));
+    await Promise.all(nodes.map(ready));
+  }
+  nodes.sort((a, b) => a.number - b.number);
   say(greeting(nodes));
   await stopped;
 }
@@ -101,7 +110,7 @@ function start({ data, httpPort, swarmPort }, number, invite) {
       ...(invite === undefined ? {} : { WAGGLE_JOIN: invite }),
     },
   });
-  const node = { name, directory, child, url: undefined };
+  const node = { number, name, directory, child, url: undefined };
   createInterface({ input: child.stderr }).on('line', (line) => say(`${name} | ${line}`));
   // What it tells people is said once, for all of them.
   createInterface({ input: child.stdout }).on('line', (line) => {
@@ -118,26 +127,33 @@ function withoutSettings() {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('WAGGLE_')));
 }
 
-/** Waits until a node answers. Ends this process if it ends instead. */
+/** Waits until a node answers, and takes requests: it hears from the others before. Ends this process if it ends instead. */
 async function ready(node) {
-  if (node.url !== undefined) return;
-  await Promise.race([once(node.child, 'ready'), once(node.child, 'exit')]);
+  if (node.url === undefined) await Promise.race([once(node.child, 'ready'), once(node.child, 'exit')]);
   if (node.url === undefined) fail(`${node.name} did not start; its messages are above.`);
+  for (let tries = 0; tries < TRIES_MAX && node.child.exitCode === null; tries++) {
+    const isReady = await fetch(`${node.url}/readyz`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+    if (isReady) return;
+    await delay(LOOK_MS);
+  }
 }
 
-/** An invite for these nodes, by the first one; undefined if they have all joined before and the operator key was moved away. */
-async function makeInvite({ data }, { url, directory }, numbers) {
+/** An invite for so many nodes, by the first one. */
+async function makeInvite({ url, directory }, uses) {
   const token = join(directory, 'operator.token');
-  const isNew = (number) => !existsSync(join(data, `node-${number}`, 'keys.json'));
-  if (!existsSync(token) || !existsSync(join(directory, 'operator.key'))) {
-    if (numbers.some(isNew))
-      fail(`Expected operator.token and operator.key in ${directory}: new nodes are invited by them.`);
-    return undefined;
-  }
+  if (!existsSync(token) || !existsSync(join(directory, 'operator.key')))
+    fail(`Expected operator.token and operator.key in ${directory}: new nodes are invited by them.`);
+  const headers = {
+    authorization: `Bearer ${readFileSync(token, 'utf8').trim()}`,
+    'content-type': 'application/json',
+  };
   const response = await fetch(`${url}/v1/cluster/invites`, {
     method: 'POST',
-    headers: { authorization: `Bearer ${readFileSync(token, 'utf8').trim()}`, 'content-type': 'application/json' },
-    body: JSON.stringify({ uses: numbers.length }),
+    headers,
+    body: JSON.stringify({ uses }),
   });
   const answer = await response.json();
   return response.ok ? answer.invite : fail(`No invite: ${answer.code}: ${answer.detail}`);
