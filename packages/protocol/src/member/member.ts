@@ -319,6 +319,7 @@ export class Member {
   }
 
   #peer(input: PeersInput): void {
+    if (input.type === 'leave') this.#isLazyDue ||= !this.#unsaved.isEmpty;
     for (const effect of this.#peers.handle(input, this.#now)) this.#absorb(effect);
   }
 
