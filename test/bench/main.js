@@ -12,6 +12,7 @@ import Table from 'cli-table3';
 import sharp from 'sharp';
 import { alternate, cpuSeconds, median, quantile, residentBytes } from './measure.js';
 import { authentication, fillDirectory } from './identity.js';
+import { measureHash, measureSeal, measureVerify } from './seal.js';
 
 const run = promisify(execFile);
 const here = dirname(fileURLToPath(import.meta.url));
@@ -216,6 +217,36 @@ async function benchCustomers() {
   });
 }
 
+async function benchSeal() {
+  const archive = join(scratch, 'epoch-0.tar');
+  const blocks = [];
+  const verified = [];
+  const hashed = [];
+  let memory = 0;
+  for (let i = 0; i < (isQuick ? 1 : 3); i++) {
+    const { blockMs } = await measureSeal(CUSTOMERS, archive);
+    blocks.push(blockMs);
+    hashed.push(measureHash(archive));
+    const { verifyMs, mostBytes } = await measureVerify(archive);
+    verified.push(verifyMs);
+    memory = Math.max(memory, mostBytes);
+  }
+  const range = (values) => [Math.min(...values), Math.max(...values)];
+  row(`longest block of the event loop, seal of ${CUSTOMERS} customers`, 'ms', '<= 100 ms', median(blocks) <= 100, {
+    value: median(blocks),
+    spread: range(blocks),
+  });
+  const ratios = verified.map((ms, i) => ms / hashed[i]);
+  row(
+    `verification of an epoch of ${CUSTOMERS} statements`,
+    'ms',
+    '<= 10 x reading and hashing its archive',
+    median(ratios) <= 10,
+    { value: median(verified), yardstick: median(hashed), ratio: median(ratios), spread: range(ratios) },
+  );
+  row('most memory of that verification', 'MB', '', null, { value: memory / 1e6 });
+}
+
 const number = (value) => (value === null ? '' : Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3));
 
 try {
@@ -238,6 +269,7 @@ try {
     ...rest,
   });
   await benchCustomers();
+  await benchSeal();
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }
@@ -251,7 +283,7 @@ for (const { name, value, unit, yardstick, ratio, spread, aim, met } of rows)
     number(ratio),
     spread === null ? '' : spread.map(number).join(' to '),
     aim,
-    met ? 'yes' : 'no',
+    met === null ? '' : met ? 'yes' : 'no',
   ]);
 process.stdout.write(`${table.toString()}\n`);
 const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim();

@@ -1,15 +1,20 @@
 /*
- * What a large seal costs the event loop: a cluster of one node, in this process, with that many customers in one epoch.
- * `node test/bench/seal.js [customers]` prints how long it took from the end of the epoch to its seal on disk, and the longest time
- * for which nothing else could be done meanwhile: requests wait that long, and so do the other members for an answer.
+ * What a large seal costs the event loop, and an auditor: a cluster of one node, in this process, with that many customers in one
+ * epoch. `node test/bench/seal.js [customers]` prints how long it took from the end of the epoch to its seal on disk, the longest
+ * time for which nothing else could be done meanwhile (requests wait that long, and so do the other members for an answer), and
+ * what `waggle-verify` takes for the archive.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
+import { packBundle } from '@waggle/protocol/audit';
 import { HybridClock, seededRandom, WaggleError } from '@waggle/protocol/base';
-import { Driver, entropy, openDataDirectory, openStore, systemClock, takeStanding } from '@waggle/runtime';
+import { Driver, entropy, openDataDirectory, openStore, readBundle, systemClock, takeStanding } from '@waggle/runtime';
 
 const EPOCH_MS = 3_600_000;
 /** Meterings that are under way at once. */
@@ -60,9 +65,11 @@ function watchTurns() {
   };
 }
 
-/** Gives, in ms, how long the seal of an epoch with so many customers takes, and of the event loop meanwhile its longest
- * block, and the turn that took most processor time. */
-export async function measureSeal(customers) {
+/**
+ * Gives, in ms, how long the seal of an epoch with so many customers takes, and of the event loop meanwhile its longest block, and
+ * the turn that took most processor time. Writes the archive of the epoch to that file.
+ */
+export async function measureSeal(customers, archive) {
   const directory = mkdtempSync(join(tmpdir(), 'waggle-seal-'));
   const data = openDataDirectory(directory);
   const store = await openStore({ directory });
@@ -115,6 +122,7 @@ export async function measureSeal(customers) {
   await new Promise((resolve) => setTimeout(resolve, 500));
   delay.disable();
   const turnMs = turns.stop();
+  writeFileSync(archive, packBundle(0, await readBundle(store, standing.cluster, 0, driver.openEpoch)));
   await driver.close();
   await store.close();
   data.close();
@@ -122,10 +130,46 @@ export async function measureSeal(customers) {
   return { sealMs, blockMs: delay.max / 1e6, turnMs };
 }
 
+const VERIFY = fileURLToPath(new URL('../../apps/verify/bin/waggle-verify.js', import.meta.url));
+/** How often a process is looked at for its memory. */
+const LOOK_MS = 20;
+
+/** Gives what `waggle-verify` takes for an archive: time in ms, and the most memory that it held, in bytes (Linux). */
+export async function measureVerify(archive) {
+  const startedMs = performance.now();
+  const child = spawn(process.execPath, [VERIFY, archive], { stdio: ['ignore', 'ignore', 'inherit'] });
+  let mostBytes = 0;
+  const looking = setInterval(() => {
+    const status = readFileSync(`/proc/${child.pid}/status`, 'utf8');
+    mostBytes = Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? mostBytes / 1_024) * 1_024;
+  }, LOOK_MS);
+  const [code] = await once(child, 'exit');
+  clearInterval(looking);
+  if (code !== 0) throw new Error(`waggle-verify ended with ${code}`);
+  return { verifyMs: performance.now() - startedMs, mostBytes };
+}
+
+/** The yardstick: to read the archive and hash its bytes once, in ms. */
+export function measureHash(archive) {
+  const startedMs = performance.now();
+  createHash('sha256').update(readFileSync(archive)).digest();
+  return performance.now() - startedMs;
+}
+
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const customers = Number(process.argv[2] ?? 100_000);
-  const { sealMs, blockMs, turnMs } = await measureSeal(customers);
-  process.stdout.write(
-    `${customers} customers: sealed ${Math.round(sealMs)} ms after the end of the epoch, longest block ${Math.round(blockMs)} ms (${Math.round(turnMs)} ms of its own)\n`,
-  );
+  const scratch = mkdtempSync(join(tmpdir(), 'waggle-archive-'));
+  try {
+    const archive = join(scratch, 'epoch-0.tar');
+    const { sealMs, blockMs, turnMs } = await measureSeal(customers, archive);
+    process.stdout.write(
+      `${customers} customers: sealed ${Math.round(sealMs)} ms after the end of the epoch, longest block ${Math.round(blockMs)} ms (${Math.round(turnMs)} ms of its own)\n`,
+    );
+    const { verifyMs, mostBytes } = await measureVerify(archive);
+    process.stdout.write(
+      `verified in ${Math.round(verifyMs)} ms, with ${Math.round(mostBytes / 1e6)} MB of memory at most\n`,
+    );
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
 }

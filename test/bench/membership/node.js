@@ -39,8 +39,18 @@ const member = Member.restore(
     log: me.log,
     cosigner: me.cosigner,
     hlc: new HybridClock(),
+    inlineBytes: Number.MAX_SAFE_INTEGER,
   },
-  { control: [], usage: [], vectors: [], meta: new Map(), chain: chainStart(cluster), edge: EMPTY_EDGE, pinned: [] },
+  {
+    control: [],
+    usage: [],
+    vectors: [],
+    meta: new Map(),
+    chain: chainStart(cluster),
+    edge: EMPTY_EDGE,
+    past: [],
+    pinned: [],
+  },
 );
 
 let changedRows = 0;

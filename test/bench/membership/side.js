@@ -22,6 +22,8 @@ const [name, size, startMs] = [process.argv[2], Number(process.argv[3]), Number(
 const agents = Array.from({ length: size }, () => ({ child: null, isUp: false, views: new Map(), reports: [] }));
 const events = [];
 let onEvent = () => undefined;
+/** Why nothing can come of this any more, or null. */
+let broken = null;
 
 function read(observer, line) {
   const found = parsers[name](line);
@@ -39,7 +41,9 @@ function start(i) {
   const child = spawn(file, args, { stdio: ['pipe', 'pipe', name === 'serf' ? 'pipe' : 'inherit'] });
   child.on('error', (error) => process.stderr.write(`${error}\n`));
   child.on('exit', (code) => {
-    if (agent.child === child && agent.isUp) process.stderr.write(`${name} ${i} ended by itself: ${code}\n`);
+    if (agent.child !== child || !agent.isUp) return;
+    broken = new Error(`${name} ${i} ended by itself: ${code}`);
+    onEvent();
   });
   for (const stream of [child.stdout, child.stderr])
     if (stream !== null)
@@ -61,6 +65,7 @@ async function kill(i) {
 async function until(what, msMax, holds) {
   const deadline = AbortSignal.timeout(msMax);
   while (!holds()) {
+    if (broken !== null) throw broken;
     if (deadline.aborted) throw new Error(`${name}, ${size} nodes: ${what} took more than ${msMax} ms`);
     await Promise.race([new Promise((resolve) => (onEvent = resolve)), sleep(100)]);
   }
