@@ -52,13 +52,13 @@ export const BODY_BYTES_MAX = MESSAGE_BYTES_MAX - 256;
 export const CHUNK_BYTES = DELTA_BYTES_MAX;
 /** Chunks for one request: the window of a transfer. */
 export const CHUNKS_PER_GET = 16;
-/** The largest content. */
-export const CONTENT_BYTES_MAX = 64 * 1024 * 1024;
-/** Contents in memory to be served, in bytes; the rest is loaded when asked for. */
-export const CONTENT_CACHE_BYTES_MAX = 2 * CONTENT_BYTES_MAX;
+/** The largest content: the statements of some 800 000 customers, or a slot of two million rows. */
+export const CONTENT_BYTES_MAX = 512 * 1024 * 1024;
+/** Contents in memory to be served, in bytes, or one that is larger; the rest is loaded when asked for. */
+export const CONTENT_CACHE_BYTES_MAX = 128 * 1024 * 1024;
 /** Contents fetched at once, their bytes, and contents wanted at all. */
 export const FETCHES_MAX = 16;
-export const FETCH_BYTES_MAX = 2 * CONTENT_BYTES_MAX;
+export const FETCH_BYTES_MAX = CONTENT_BYTES_MAX;
 export const WANTED_MAX = 16_384;
 /** Contents that are being loaded for others, and who may wait for each. */
 export const LOADS_MAX = 256;

@@ -290,11 +290,11 @@ export class Contents {
   }
 
   #store(digest: Digest, bytes: Uint8Array): void {
-    if (this.#cached(digest) !== undefined || bytes.length > CONTENT_CACHE_BYTES_MAX) return;
+    if (this.#cached(digest) !== undefined) return;
     this.#cache.set(digest, bytes);
     this.#cacheBytes += bytes.length;
     for (const [oldest, { length }] of this.#cache) {
-      if (this.#cacheBytes <= CONTENT_CACHE_BYTES_MAX) break;
+      if (this.#cacheBytes <= CONTENT_CACHE_BYTES_MAX || this.#cache.size === 1) break;
       this.#cache.delete(oldest);
       this.#cacheBytes -= length;
     }

@@ -2,7 +2,6 @@ import { describe, expect, it } from 'vitest';
 import { seededRandom } from '../../src/base/index.ts';
 import {
   CHUNK_BYTES,
-  CONTENT_BYTES_MAX,
   CONTENT_CACHE_BYTES_MAX,
   FETCH_BYTES_MAX,
   FETCHES_MAX,
@@ -82,10 +81,10 @@ describe('contents', () => {
     const digests = Array.from({ length: 4 }, () => contentOf(random, 10).digest);
     for (const digest of digests) network.input(network.node(0), { type: 'want', digest });
     const gets = digests.flatMap((digest) => {
-      const have = encodeFrame(CLUSTER, { type: 'have', digest, length: CONTENT_BYTES_MAX });
+      const have = encodeFrame(CLUSTER, { type: 'have', digest, length: FETCH_BYTES_MAX / 2 });
       return network.node(0).replication.handle({ type: 'message', from: network.node(1).id, bytes: have }, 0);
     });
-    expect(gets.filter(({ type }) => type === 'send')).toHaveLength(FETCH_BYTES_MAX / CONTENT_BYTES_MAX);
+    expect(gets.filter(({ type }) => type === 'send')).toHaveLength(2);
   });
 
   it('are no longer asked for when they have come another way', () => {
@@ -157,10 +156,10 @@ describe('contents', () => {
     expect(effectsOf(network.node(0), 'content')).toHaveLength(20);
   });
 
-  it('of 64 MiB come through what one member is served in a second', () => {
+  it('larger than what is kept of them, and than what one member is served in a second, come through', () => {
     const network = new Network({ nodes: 2, seed: 2, delayMs: [1, 1], filter: quiet });
     const { digest } = contentOf(random, 1);
-    const bytes = new Uint8Array(CONTENT_BYTES_MAX);
+    const bytes = new Uint8Array(CONTENT_CACHE_BYTES_MAX + 1);
     const large = { digest: Buffer.from(nodeCrypto.sha256(bytes)).toString('hex') as typeof digest, bytes };
     network.node(1).disk.set(large.digest, bytes);
     expect(wants(network, 0, large)).toBe(true);
@@ -190,7 +189,7 @@ describe('contents', () => {
 
   it('are kept in memory for others only so far, and loaded again when asked for', () => {
     const network = new Network({ nodes: 2, seed: 2, filter: quiet });
-    const bytes = new Uint8Array(CONTENT_BYTES_MAX / 4);
+    const bytes = new Uint8Array(CONTENT_CACHE_BYTES_MAX / 8);
     const digests = Array.from({ length: 20 }, (_, i) => contentOf(seededRandom(i), 1).digest);
     for (const digest of digests) network.input(network.node(0), { type: 'held', digest, bytes });
     const kinds = digests.map((digest) => {
