@@ -1,9 +1,9 @@
 import { base64, hex, WaggleError, type ReplicaId } from '@waggle/protocol/base';
 import type { Authority, InviteAddress, RosterWarning } from '@waggle/protocol/authority';
-import { INVITE_ADDRESSES_MAX, ROSTER_MAX } from '@waggle/protocol/authority';
+import { INVITE_ADDRESSES_MAX } from '@waggle/protocol/authority';
 import type { MemberState, MemberView } from '@waggle/protocol/membership';
 import type { Lag } from '@waggle/protocol/replication';
-import { quorumOf, type Evidence, type Roster } from '@waggle/protocol/sealing';
+import { isIn, quorumOf, ROSTER_MAX, type Evidence, type Roster, type SealingStatus } from '@waggle/protocol/sealing';
 import type { ApartClock } from '@waggle/protocol/member';
 import type { NodeEntry } from '@waggle/runtime';
 import { clockText } from './alarms.ts';
@@ -21,6 +21,7 @@ export interface ClusterSource {
   readonly directory: ReadonlyMap<ReplicaId, NodeEntry>;
   readonly openEpoch: number;
   readonly sealingEpoch: number;
+  readonly sealingStatus: Pick<SealingStatus, 'mayLeave'>;
   /** Members whose clocks are more than a minute from their median, this node too. */
   readonly apartClocks: readonly ApartClock[];
   /** What others wrote about sealing that no correct node writes. */
@@ -36,9 +37,11 @@ export interface MemberEntry {
   readonly replica: ReplicaId;
   /** Transport key, hexadecimal. */
   readonly member: string;
+  /** The same in base64. */
+  readonly transportKey: string;
   /** `unheard`: part of the cluster, but nothing was heard of it since this node's start. */
   readonly state: MemberState | 'unheard';
-  /** When it got into this state, in Unix ms by this node's clock; null if unheard. */
+  /** When it got into this state, in ms of this node's monotonic clock; null if unheard. */
   readonly sinceMs: number | null;
   readonly incarnation: number;
   /** What the operator said of it. */
@@ -66,6 +69,7 @@ export function memberEntries(source: ClusterSource): MemberEntry[] {
     return {
       replica,
       member: hex.encode(base64.decode(transportKey)),
+      transportKey,
       state: view?.state ?? (isSelf ? 'alive' : 'unheard'),
       sinceMs: view?.sinceMs ?? null,
       incarnation: view?.incarnation ?? 0,
@@ -76,6 +80,13 @@ export function memberEntries(source: ClusterSource): MemberEntry[] {
     };
   });
 }
+
+/**
+ * ms since all that a member had to show was held here; while that has not been since the start, since it was found to be there.
+ * `steadyMs` is now by the monotonic clock.
+ */
+export const lagOf = ({ lag, sinceMs }: MemberEntry, of: keyof Lag, steadyMs: number): number =>
+  lag[of] ?? Math.max(0, steadyMs - (sinceMs ?? steadyMs));
 
 /**
  * Whether this node holds all that a member had which knows the cluster's customers. Two newcomers that know nothing are level
@@ -107,9 +118,12 @@ export function visibleAt(source: ClusterSource, version: number): VisibleAt {
 
 /** Whose figures a cluster-wide sum holds, and how old they are: harvest (Fox and Brewer 1999). */
 export interface Coverage {
-  /** As of when everything is in it that the live members had counted, in Unix ms. */
-  readonly asOfMs: number;
-  /** As of when the figures of the member that was compared longest ago are, dead ones included, in Unix ms. */
+  /**
+   * As of when everything is in it that the live members had counted, in Unix ms; null while one of them was not compared since
+   * this node's start: what that has counted, at any time, may be missing.
+   */
+  readonly asOfMs: number | null;
+  /** As of when the figures of the member are that was compared longest ago, dead ones included, of those that were; in Unix ms. */
   readonly oldestMs: number;
   /** Members whose figures are in it as of a known time, of all that count. */
   readonly members: number;
@@ -127,8 +141,10 @@ export interface Coverage {
 export function coverageOf(source: ClusterSource, nowMs: number): Coverage {
   const entries = memberEntries(source).filter((entry) => entry.status === 'admitted' || isLive(entry));
   const ageMs = ({ lag }: MemberEntry): number[] => (lag.usage === null ? [] : [lag.usage]);
+  const live = entries.filter(isLive);
+  const isKnown = live.every(({ lag }) => lag.usage !== null);
   return {
-    asOfMs: nowMs - Math.max(0, ...entries.filter(isLive).flatMap(ageMs)),
+    asOfMs: isKnown ? nowMs - Math.max(0, ...live.flatMap(ageMs)) : null,
     oldestMs: nowMs - Math.max(0, ...entries.flatMap(ageMs)),
     members: entries.flatMap(ageMs).length,
     of: entries.length,
@@ -146,9 +162,9 @@ export function inviteAddresses(source: ClusterSource): InviteAddress[] {
   const own = source.standing.replica;
   const entries = liveEntries(source).sort((a, b) => Number(b.replica === own) - Number(a.replica === own));
   return entries
-    .flatMap(({ member, entry }) => {
+    .flatMap(({ transportKey, entry }) => {
       const [address] = entry?.addresses ?? [];
-      return address === undefined ? [] : [{ transportKey: base64.encode(hex.decode(member)), ...address }];
+      return address === undefined ? [] : [{ transportKey, ...address }];
     })
     .slice(0, INVITE_ADDRESSES_MAX);
 }
@@ -166,16 +182,16 @@ const WAITING_EPOCHS_MAX = 2;
 /** How long a live member may be out of step, in ms: 30 exchanges. */
 const LAG_MS_MAX = 30_000;
 
-/** What an operator should look into, as this node sees it: a sentence each. */
-export function alarmsOf(source: ClusterSource): string[] {
+/** What an operator should look into, as this node sees it: a sentence each. `steadyMs` is now by the monotonic clock. */
+export function alarmsOf(source: ClusterSource, steadyMs: number): string[] {
   const entries = memberEntries(source);
   const own = source.authority.statusOf(source.standing.replica);
   const late = entries.filter(
-    (entry) => isLive(entry) && Math.max(entry.lag.control ?? 0, entry.lag.usage ?? 0) > LAG_MS_MAX,
+    (entry) => isLive(entry) && (['control', 'usage'] as const).some((of) => lagOf(entry, of, steadyMs) > LAG_MS_MAX),
   );
   const waiting = source.openEpoch - source.sealingEpoch;
   return [
-    ...(own === 'admitted' ? [] : [`This node was ${own}.`]),
+    ...(own === 'admitted' ? [] : [`This node was ${own}${own === 'retired' ? `: ${leaveText(source)}` : ''}.`]),
     ...votersAlarms(source, entries),
     ...source.rosterWarnings.flatMap((warning) => (warning.type === 'rosterOfTwo' ? [] : [rosterText(warning)])),
     ...late.map(({ replica }) => `Replica ${replica} answers, but has not been in step for ${LAG_MS_MAX / 1000} s.`),
@@ -183,6 +199,14 @@ export function alarmsOf(source: ClusterSource): string[] {
     ...clockAlarms(source),
     ...source.evidence.map(evidenceText),
   ];
+}
+
+/** Whether a retired node may be stopped for good: seals that only leavers hold would be lost with them. */
+function leaveText({ standing, roster, sealingStatus }: ClusterSource): string {
+  if (isIn(roster, standing.replica)) return 'it votes until a seal has taken that up, let it run';
+  return sealingStatus.mayLeave
+    ? 'it may be stopped for good'
+    : 'no majority of the voters is known to hold the last seal yet, so let it run and keep its disk';
 }
 
 const clockAlarms = ({ standing, apartClocks }: ClusterSource): string[] =>

@@ -12,6 +12,7 @@ import {
   hasCaughtUp,
   inviteAddresses,
   inviteWarnings,
+  lagOf,
   liveEntries,
   memberEntries,
   rosterWarnings,
@@ -27,7 +28,12 @@ interface Given {
   readonly lag?: Lag;
   readonly host?: string | null;
   readonly held?: boolean;
+  /** Since when it is in its state. */
+  readonly sinceMs?: number;
 }
+
+/** By the clock that `sinceMs` goes by. */
+const NOW_MS = 2_000;
 
 const idOf = (i: number): ReplicaId => String(i).repeat(32) as ReplicaId;
 const keyOf = (i: number): string => base64.encode(new Uint8Array(32).fill(i));
@@ -54,12 +60,12 @@ function clusterOf(
     standing: { replica: idOf(0) },
     members: all
       .filter(({ state }) => state !== 'unheard')
-      .map(({ i, state }) => ({
+      .map(({ i, state, sinceMs }) => ({
         member: keyOf(i) as MemberKey,
         replica: idOf(i),
         state: (state ?? 'alive') as MemberState,
         incarnation: i,
-        sinceMs: 1_000,
+        sinceMs: sinceMs ?? 1_000,
       })),
     authority: {
       admittedReplicas: () => all.filter(({ status }) => status !== 'banned').map(({ i }) => entryOf(i)),
@@ -72,6 +78,7 @@ function clusterOf(
     ),
     openEpoch: epochs.open,
     sealingEpoch: epochs.sealing,
+    sealingStatus: { mayLeave: false },
     evidence: [],
     apartClocks: [],
     lag: (replica) => all.find(({ i }) => idOf(i) === replica)?.lag ?? { control: 10, usage: 20 },
@@ -98,6 +105,7 @@ describe('members', () => {
     ]);
     expect(memberEntries(source)[0]).toMatchObject({
       member: hex.encode(new Uint8Array(32)),
+      transportKey: keyOf(0),
       lag: { control: 0, usage: 0 },
     });
     expect(memberEntries(source)[2]).toMatchObject({ sinceMs: null, entry: null });
@@ -181,6 +189,34 @@ describe('coverage', () => {
     expect([members, of]).toEqual([1, 2]);
     expect(replicas[1]).toMatchObject({ replica: idOf(1), asOfMs: null });
   });
+
+  it('has no time while a live member was not compared with: what that counted may be missing, however old', () => {
+    const none = { control: null, usage: null };
+    const fresh = { lag: { control: 0, usage: 300 } };
+    for (const state of ['alive', 'suspect'] as const)
+      expect(coverageOf(clusterOf([{}, fresh, { state, lag: none }]), 9_000)).toMatchObject({
+        asOfMs: null,
+        oldestMs: 8_700,
+        members: 2,
+        of: 3,
+      });
+    for (const state of ['dead', 'left', 'unheard'] as const)
+      expect(coverageOf(clusterOf([{}, fresh, { state, lag: none }]), 9_000).asOfMs).toBe(8_700);
+  });
+});
+
+describe('how far a member is behind', () => {
+  const lag = (given: Given): number[] => {
+    const entry = memberEntries(clusterOf([{}, given]))[1]!;
+    return (['control', 'usage'] as const).map((name) => lagOf(entry, name, NOW_MS));
+  };
+
+  it('is what was measured, and before that as long as it is there', () => {
+    expect(lag({ lag: { control: 7, usage: 8 }, sinceMs: 0 })).toEqual([7, 8]);
+    expect(lag({ lag: { control: 7, usage: null }, sinceMs: 500 })).toEqual([7, 1_500]);
+    expect(lag({ lag: { control: null, usage: null }, sinceMs: NOW_MS })).toEqual([0, 0]);
+    expect(lag({ state: 'unheard', lag: { control: null, usage: null } })).toEqual([0, 0]);
+  });
 });
 
 describe('the addresses of an invite', () => {
@@ -203,8 +239,8 @@ describe('the addresses of an invite', () => {
 
 describe('alarms', () => {
   it('are none when all is well', () => {
-    expect(alarmsOf(clusterOf([{}]))).toEqual([]);
-    expect(alarmsOf(clusterOf([{}, {}, {}]))).toEqual([]);
+    expect(alarmsOf(clusterOf([{}]), NOW_MS)).toEqual([]);
+    expect(alarmsOf(clusterOf([{}, {}, {}]), NOW_MS)).toEqual([]);
   });
 
   it.each<[string, Given[], RegExp[]]>([
@@ -220,18 +256,34 @@ describe('alarms', () => {
       [/1{32} may vote and was banned/, /^1 of 2 voters .* until 2 are/, /two voters/],
     ],
     ['there are two voters', [{}, {}], [/two voters/]],
+    [
+      'a live member was never in step',
+      [{}, {}, { lag: { control: 0, usage: null }, sinceMs: NOW_MS - 30_001 }],
+      [/2{32} answers, but/],
+    ],
+    [
+      'a live member was not in step yet',
+      [{}, {}, { lag: { control: null, usage: null }, sinceMs: NOW_MS - 30_000 }],
+      [],
+    ],
     ['a live member is not in step', [{}, {}, { lag: { control: 31_000, usage: 0 } }], [/2{32} answers, but/]],
-    ['this node is retired', [{ status: 'retired', votes: false }, {}], [/^This node was retired/]],
+    ['this node is retired', [{ status: 'retired', votes: false }, {}], [/^This node was retired: no majority/]],
+    ['and votes yet', [{ status: 'retired' }, {}, {}], [/^This node was retired: it votes/]],
     ['a member that does not vote is gone: nothing waits for it', [{}, { state: 'dead', votes: false }], []],
   ])('%s', (_, given, expected) => {
-    const alarms = alarmsOf(clusterOf(given));
+    const alarms = alarmsOf(clusterOf(given), NOW_MS);
     expect(alarms).toHaveLength(expected.length);
     expected.forEach((pattern, i) => expect(alarms[i]).toMatch(pattern));
   });
 
+  it('a retired node may go when others hold the last seal', () => {
+    const source = { ...clusterOf([{ status: 'retired', votes: false }, {}]), sealingStatus: { mayLeave: true } };
+    expect(alarmsOf(source, NOW_MS)).toEqual(['This node was retired: it may be stopped for good.']);
+  });
+
   it('epochs wait to be sealed', () => {
-    expect(alarmsOf(clusterOf([{}], { open: 5, sealing: 3 }))).toEqual([]);
-    expect(alarmsOf(clusterOf([{}], { open: 6, sealing: 3 }))).toEqual([expect.stringMatching(/^3 epochs/)]);
+    expect(alarmsOf(clusterOf([{}], { open: 5, sealing: 3 }), NOW_MS)).toEqual([]);
+    expect(alarmsOf(clusterOf([{}], { open: 6, sealing: 3 }), NOW_MS)).toEqual([expect.stringMatching(/^3 epochs/)]);
   });
 
   it('name clocks that are wrong', () => {
@@ -239,7 +291,7 @@ describe('alarms', () => {
       { replica: idOf(0), aheadMs: 61_000 },
       { replica: idOf(1), aheadMs: -3_600_000 },
     ];
-    expect(alarmsOf({ ...clusterOf([{}, {}, {}]), apartClocks })).toEqual([
+    expect(alarmsOf({ ...clusterOf([{}, {}, {}]), apartClocks }, NOW_MS)).toEqual([
       expect.stringMatching(/^The clock of this node is 61 s ahead of the median of the members' clocks: /),
       expect.stringMatching(/^The clock of replica 1{32} is 3600 s behind the median/),
     ]);
@@ -250,7 +302,7 @@ describe('alarms', () => {
       { epoch: 7, replica: idOf(1), what: 'otherRoot', code: 'ROOT_MISMATCH' },
       { epoch: 8, replica: null, what: 'malformed', code: 'DECODE_FAILED' },
     ] as const;
-    expect(alarmsOf({ ...clusterOf([{}]), evidence })).toEqual([
+    expect(alarmsOf({ ...clusterOf([{}]), evidence }, NOW_MS)).toEqual([
       expect.stringMatching(/^Replica 1{32} signed another root .*epoch 7/),
       expect.stringMatching(/^Somebody wrote a close, ballot or seal .*epoch 8 \(DECODE_FAILED\)/),
     ]);
@@ -263,12 +315,12 @@ describe('alarms', () => {
       { type: 'inviteUsed', replica: idOf(7) },
       { type: 'waitsForThird', replica: idOf(8) },
     ] as const;
-    expect(alarmsOf({ ...source, rosterWarnings: warnings })).toEqual([
+    expect(alarmsOf({ ...source, rosterWarnings: warnings }, NOW_MS)).toEqual([
       expect.stringContaining('two voters'),
       expect.stringMatching(/7{32} .*used up its invite/),
       expect.stringMatching(/8{32} .*until a third/),
     ]);
-    expect(alarmsOf({ ...clusterOf([{}]), rosterWarnings: [warnings[0]] })).toEqual([
+    expect(alarmsOf({ ...clusterOf([{}]), rosterWarnings: [warnings[0]] }, NOW_MS)).toEqual([
       expect.stringContaining('two voters'),
     ]);
   });

@@ -10,7 +10,7 @@ import {
 } from '../base/index.ts';
 import type { Cluster, PastWriter, Roster, RosterEntry } from '../sealing/index.ts';
 import { FactSet, heldFact, sortOf, type HeldFact } from './fact-set.ts';
-import { factKey, factLines, parseFact, type Admit } from './facts.ts';
+import { encodeFacts, factKey, factLines, parseFact, parseFacts, type Admit, type RosterFact } from './facts.ts';
 import { checkInvite } from './invite.ts';
 import { replicaIdOf } from './proof.ts';
 import { nextRoster, type RosterWarning } from './roster-change.ts';
@@ -150,6 +150,25 @@ export class Authority {
       this.#content = { bytes, digest: digestOf(this.#crypto, bytes) };
     }
     return this.#content;
+  }
+
+  /** Of a content that a close or frontier names, the facts that prove themselves; of one that is none, nothing. */
+  proven(bytes: Uint8Array): Uint8Array {
+    const isProven = (fact: RosterFact): boolean => {
+      try {
+        if (!this.#set.has(heldFact(fact, this.#crypto).hash)) verifyFact(fact, this.#cluster, this.#crypto);
+        return true;
+      } catch (error) {
+        if (error instanceof WaggleError) return false;
+        throw error;
+      }
+    };
+    try {
+      return encodeFacts(parseFacts(bytes).filter(isProven));
+    } catch (error) {
+      if (error instanceof WaggleError) return new Uint8Array(0);
+      throw error;
+    }
   }
 
   /**

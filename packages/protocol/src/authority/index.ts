@@ -31,7 +31,7 @@ export {
   type SignerFromSeed,
 } from './invite.ts';
 export { replicaIdOf } from './proof.ts';
-export { nextRoster, ROSTER_MAX, type RosterChange, type RosterWarning } from './roster-change.ts';
+export { nextRoster, type RosterChange, type RosterWarning } from './roster-change.ts';
 export {
   createAdmit,
   createBan,

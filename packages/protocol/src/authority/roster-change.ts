@@ -1,10 +1,7 @@
 import { assert, compareText, type Crypto, type ReplicaId } from '../base/index.ts';
-import type { Roster, RosterEntry } from '../sealing/index.ts';
+import { ROSTER_MAX, type Roster, type RosterEntry } from '../sealing/index.ts';
 import { byHash, FactSet, heldFact, type HeldAdmit } from './fact-set.ts';
 import type { Admit, RosterFact } from './facts.ts';
-
-/** Members of a roster at most, as `parseRoster` takes them. */
-export const ROSTER_MAX = 49;
 
 /** What the operator should know of a roster. */
 export type RosterWarning =

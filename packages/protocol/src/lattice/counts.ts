@@ -40,6 +40,10 @@ function whole(count: number): number {
 /** The sum of two usages. Asserts that every count stays below 2^53. */
 export const addUsage = (a: Usage, b: Usage): Usage => mapUsage((dimension) => whole(a[dimension] + b[dimension]));
 
+/** The sum of two usages, no count above 2^53 − 1. */
+export const addUsageCapped = (a: Usage, b: Usage): Usage =>
+  mapUsage((dimension) => Math.min(a[dimension] + b[dimension], Number.MAX_SAFE_INTEGER));
+
 /** Entry-wise maximum: the join of two states of one counter. */
 export const joinUsage = (a: Usage, b: Usage): Usage => mapUsage((dimension) => Math.max(a[dimension], b[dimension]));
 

@@ -1,5 +1,6 @@
 export {
   addUsage,
+  addUsageCapped,
   atLeast,
   DIMENSIONS,
   equalUsage,

@@ -10,6 +10,7 @@ import {
 } from '../base/index.ts';
 import { Part, type Range } from './part.ts';
 import type { Register } from './register.ts';
+import { indexAfter } from './version-log.ts';
 
 /**
  * Some of a writer's registers on the wire: those whose current version, at the sender, lies in `(from, to]`, in version
@@ -166,6 +167,12 @@ export class Registers<R extends Register, W extends string> {
   /** Versions held beyond the vector's entry, ascending. */
   pendingVersions(writer: W): number[] {
     return this.#parts.get(writer)?.pending.map(({ version }) => version) ?? [];
+  }
+
+  /** Those after a version, one by one. The writer is not to be changed meanwhile. */
+  *pendingAfter(writer: W, after: number): Generator<number> {
+    const pending = this.#parts.get(writer)?.pending ?? [];
+    for (let i = indexAfter(pending, after); i < pending.length; i++) yield pending[i]!.version;
   }
 
   /** The register pending with that version, as a delta of its own: whole, as one version is. */

@@ -39,7 +39,7 @@ const OVERDUE_MS = 3_000;
  *    included, only when the batch that holds them is on disk.
  * 2. One batch is in flight at a time; what comes meanwhile goes into the next (group commit: at once when idle).
  * 3. Slots are closed between batches, so that a request is metered in exactly the epoch that is open when it is written.
- * 4. What others wrote is written lazily, a writer's whole prefix with its vector: what a crash loses of it is fetched again.
+ * 4. What others wrote is written lazily, a piece at a time, and a writer's vector with the last: what a crash loses is fetched again.
  * 5. What sealing wants done is never dropped: after `full` it is offered again, in order.
  * 6. Whoever is not in the roster closes and counts, but writes neither ballot nor seal: it computes what the roster chose.
  */
@@ -109,6 +109,7 @@ export class Member {
       cosigner,
       slotsUpTo: (epoch) => this.#book.slotsUpTo(epoch),
       facts: () => this.#authority.facts(),
+      provenFacts: (content) => this.#authority.proven(content),
       nextRoster: (roster, facts, seen) => nextRoster(roster, facts.flatMap(parseFacts), seen, crypto).roster,
       chain: loaded.chain,
       edge: loaded.edge,
@@ -224,12 +225,13 @@ export class Member {
     return this.#peers.lag(member, now.steadyMs);
   }
 
-  /** The registers, to be looked at: version vectors, digests, rows. */
+  /** The registers, to be looked at: version vectors, digests, rows; and whether all of them is on disk, those that come later left out. */
   get registers(): {
     readonly control: ShownRegisters<ControlRegister, ReplicaId>;
     readonly usage: ShownRegisters<UsageRow, WriterId>;
+    readonly areWritten: () => boolean;
   } {
-    return { control: this.#control, usage: this.#book.registers };
+    return { control: this.#control, usage: this.#book.registers, areWritten: this.#unsaved.mark() };
   }
 
   /** A message by which a banned member learns that it is, before its link is closed and when it calls; null for any other. */
@@ -280,8 +282,6 @@ export class Member {
     return this.#out.splice(0);
   }
 
-  // Start
-
   #start(): void {
     this.#isStarted = true;
     for (const input of this.#restored) {
@@ -302,7 +302,7 @@ export class Member {
 
   /** Why nothing can be written at all now; null if it can. */
   #whyNot({ type }: Entry): ErrorCode | null {
-    if (type !== 'write') return null;
+    if (type === 'meter') return this.#book.hasRoom ? null : 'STORE_FULL';
     if (this.#isFenced) return 'NOT_READY';
     return hasRoom(this.#control, this.#options.replica) ? null : 'STORE_FULL';
   }
@@ -395,7 +395,7 @@ export class Member {
 
   /** Hands sealing what another member has shown, epoch by epoch. */
   #learn(): void {
-    if (this.#isFenced) return;
+    if (this.#isFenced || this.#isFull) return;
     for (let shown = this.#catchUp.next(this.#sealing.sealingEpoch); shown !== null;) {
       const { header, checkpoint, statements } = shown;
       this.#seal({ type: 'learned', header, checkpoint, statements });

@@ -210,6 +210,8 @@ export interface MemberOptions {
   readonly stageAbove?: number;
   /** Work of sealing that reads more bytes than that is not done at once, but by `compute`; tests set it. */
   readonly inlineBytes?: number | undefined;
+  /** Most rows of one run that no seal has counted; tests set it. */
+  readonly usageKeysMax?: number | undefined;
 }
 
 /** What the disk held. */

@@ -27,7 +27,7 @@ import type { ChainState, HeldSlot, SealedEpoch } from '../sealing/index.ts';
 import { compareSlots, parseSlot, slotName, type Slot, type SlotId } from '../usage/index.ts';
 import { Counted, isCounted, uncounted, type Share, type UsageWriter } from './counted.ts';
 import { addDifference, SlotTotals } from './slot-totals.ts';
-import type { UsageRegisterRow } from './types.ts';
+import type { MemberOptions, UsageRegisterRow } from './types.ts';
 
 /** Usage that no seal has counted yet, summed over replicas. */
 export type UsageView = Pick<GCounter, 'usage' | 'epochs' | 'customers' | 'skus'>;
@@ -47,8 +47,10 @@ interface Reshared {
 
 /** Rows that leave the registers in one step: a few ms. */
 const DROPPED_AT_ONCE = 2_000;
-/** Keys of one writer. */
+/** Keys of one writer: others refuse more of it. */
 const USAGE_KEYS_MAX = 4_000_000;
+/** Of these, the part that is left when a run meters no more: of 100 000, a tenth may wait or be on its way to the disk. */
+const USAGE_KEYS_SPARE = 1 / 40;
 
 /**
  * The usage registers of the lattice with the counter that is folded from them: at any time it shows exactly what the rows held
@@ -57,7 +59,8 @@ const USAGE_KEYS_MAX = 4_000_000;
 export class UsageBook {
   /** The writer that is this run. */
   readonly own: WriterId;
-  readonly registers = new Registers<UsageRow, WriterId>({ keysMax: USAGE_KEYS_MAX, equal: equalUsageRow });
+  readonly registers: Registers<UsageRow, WriterId>;
+  readonly #keysSpare: number;
   readonly #counter = new GCounter();
   readonly #totals = new SlotTotals();
   readonly #counted: Counted;
@@ -76,8 +79,18 @@ export class UsageBook {
   /** Whether something was counted since it was last asked what of it is to be read. */
   #isUnread = false;
 
-  constructor({ replica, run }: Pick<SlotId, 'replica' | 'run'>, chain: ChainState) {
+  /** Whether this run may meter more: without seals, after millions of rows, it may not. */
+  get hasRoom(): boolean {
+    return this.registers.room(this.own) >= this.#keysSpare;
+  }
+
+  constructor(
+    { replica, run, usageKeysMax = USAGE_KEYS_MAX }: Pick<MemberOptions, 'replica' | 'run' | 'usageKeysMax'>,
+    chain: ChainState,
+  ) {
     this.own = usageWriter(replica, run);
+    this.registers = new Registers({ keysMax: usageKeysMax, equal: equalUsageRow });
+    this.#keysSpare = usageKeysMax * USAGE_KEYS_SPARE;
     this.#counted = new Counted(chain);
     for (const writer of chain.closed.keys()) this.#started(parseUsageWriter(writer));
     for (const slot of chain.counted.keys()) this.#started(runOf(slot));

@@ -61,7 +61,7 @@ export interface MemberView {
   readonly replica: ReplicaId;
   readonly state: MemberState;
   readonly incarnation: number;
-  /** When it got into this state, by the clock of this node. */
+  /** When it got into this state, by the monotonic clock of this node. */
   readonly sinceMs: number;
 }
 

@@ -30,7 +30,7 @@ export const EXCHANGE_IDLE_MS_MAX = 5_000;
 export const CATCH_UP_MS_MAX = 30_000;
 /** Bytes of deltas in one direction, class and exchange (`deltaBytesMax`). */
 export const ROUND_BYTES_MAX = 1024 * 1024;
-/** Complete exchanges without progress after which a catch-up starts over: its source is gone and no one else has as much. */
+/** Complete exchanges without progress after which a catch-up starts over whose source is gone: no one else has as much. */
 export const STUCK_EXCHANGES_MAX = 8;
 /** What one member is served in a second, in bytes: many rounds of catching up, but not a flood. */
 export const SERVED_BYTES_PER_SECOND_MAX = 32 * 1024 * 1024;
@@ -52,6 +52,11 @@ export const BODY_BYTES_MAX = MESSAGE_BYTES_MAX - 256;
 export const CHUNK_BYTES = DELTA_BYTES_MAX;
 /** Chunks for one request: the window of a transfer. */
 export const CHUNKS_PER_GET = 16;
+/**
+ * Bytes of windows that one member is asked for at once, one window at least: half of what may wait for a member on a link
+ * (2 MiB), as what is beyond is refused, what follows a lost chunk is useless, and each loss costs `STALL_MS`.
+ */
+export const WINDOWS_BYTES_MAX = 1024 * 1024;
 /** The largest content: the statements of some 800 000 customers, or a slot of two million rows. */
 export const CONTENT_BYTES_MAX = 512 * 1024 * 1024;
 /** Contents in memory to be served, in bytes, or one that is larger; the rest is loaded when asked for. */

@@ -14,6 +14,7 @@ import {
   STALL_MS,
   STALLS_MAX,
   WANTED_MAX,
+  WINDOWS_BYTES_MAX,
 } from './constants.ts';
 import type { Frame } from './frames.ts';
 import { sample, type Allowance, type Outbox } from './outbox.ts';
@@ -36,6 +37,8 @@ interface Fetch {
   chunks: Uint8Array[];
   /** Where the window that was asked for ends. */
   windowEnd: number;
+  /** Its place among those that wait until their provider may be asked for their next window; null if it does not wait. */
+  turn: number | null;
   /** What was received when the timer was last set, and how often in a row nothing has come since. */
   mark: number;
   stalls: number;
@@ -47,8 +50,9 @@ type FrameOf<T extends Frame['type']> = Extract<Frame, { type: T }>;
 
 /**
  * Contents by their digest, from whoever says that he has them: a few members are asked, the first that has it sends it in
- * windows of chunks, and it is checked before use. Whoever is too slow or sends something else is passed over. The memory for
- * what arrives grows with what has arrived, not with what was announced.
+ * windows of chunks, and it is checked before use. Whoever is too slow or sends something else is passed over. One member is
+ * asked for so many bytes at once: the other transfers from it wait in turn. The memory for what arrives grows with what has
+ * arrived, not with what was announced.
  */
 export class Contents {
   readonly #outbox: Outbox;
@@ -58,6 +62,7 @@ export class Contents {
   /** Least recently used first. */
   readonly #cache = new Map<Digest, Uint8Array>();
   #cacheBytes = 0;
+  #turns = 0;
   /** Who waits for a content that is being loaded. */
   readonly #loads = new Map<Digest, Set<ReplicaId>>();
 
@@ -85,6 +90,7 @@ export class Contents {
       received: 0,
       chunks: [],
       windowEnd: 0,
+      turn: null,
       mark: 0,
       stalls: 0,
       rests: 0,
@@ -98,7 +104,11 @@ export class Contents {
     for (const to of this.#loads.get(digest) ?? [])
       this.#outbox.send(to, { type: 'have', digest, length: bytes.length });
     this.#loads.delete(digest);
-    if (this.#wanted.delete(digest)) this.#next(live);
+    const fetch = this.#wanted.get(digest);
+    if (fetch === undefined) return;
+    this.#wanted.delete(digest);
+    this.#serve(fetch.provider);
+    this.#next(live);
   }
 
   absent(digest: Digest): void {
@@ -155,7 +165,10 @@ export class Contents {
   onLack(from: ReplicaId, { digest }: FrameOf<'lack'>, live: readonly ReplicaId[]): void {
     const fetch = this.#wanted.get(digest);
     if (fetch?.state === 'asking') this.#lacks(fetch, from, live);
-    else if (fetch?.state === 'fetching' && fetch.provider === from) this.#fail(fetch, live);
+    else if (fetch?.state === 'fetching' && fetch.provider === from) {
+      this.#fail(fetch, live);
+      this.#serve(from);
+    }
   }
 
   /** Sends a window of chunks, as far as the member may be served. */
@@ -186,22 +199,44 @@ export class Contents {
     if (fetch.received === fetch.length || fetch.received >= fetch.windowEnd) this.#proceed(fetch, live);
   }
 
-  /** Asks the provider for the next window, or is done. */
+  /** The next window of the provider, in turn, or it is done. */
   #proceed(fetch: Fetch, live: readonly ReplicaId[]): void {
     const { digest, provider, received, length } = fetch;
-    if (received < length) return this.#get(fetch);
+    if (received < length) {
+      // It waits: what was to happen if nothing came is off.
+      fetch.step++;
+      fetch.stalls = 0;
+      fetch.turn = this.#turns++;
+      return this.#serve(provider);
+    }
     const bytes = concat(...fetch.chunks);
     if (digestOf(this.#crypto, bytes) !== digest) return this.#blame(fetch, provider!, live);
     this.#wanted.delete(digest);
     this.#store(digest, bytes);
+    this.#serve(provider);
     this.#outbox.stats.contentsFetched++;
     this.#outbox.add({ type: 'content', digest, bytes });
     this.#next(live);
   }
 
+  /** Asks a provider for the windows that wait for it, as many as it may be asked for at once. */
+  #serve(provider: ReplicaId | null): void {
+    const fetches = [...this.#wanted.values()].filter((fetch) => provider !== null && fetch.provider === provider);
+    let bytes = 0;
+    for (const { turn, windowEnd, received } of fetches) if (turn === null) bytes += windowEnd - received;
+    const waiting = fetches.filter(({ turn }) => turn !== null).sort((a, b) => a.turn! - b.turn!);
+    for (const fetch of waiting) {
+      const window = windowEndOf(fetch) - fetch.received;
+      if (bytes > 0 && bytes + window > WINDOWS_BYTES_MAX) return;
+      bytes += window;
+      this.#get(fetch);
+    }
+  }
+
   #get(fetch: Fetch): void {
     const { digest, received } = fetch;
-    fetch.windowEnd = received + CHUNKS_PER_GET * CHUNK_BYTES;
+    fetch.turn = null;
+    fetch.windowEnd = windowEndOf(fetch);
     fetch.mark = received;
     this.#outbox.send(fetch.provider!, { type: 'get', digest, offset: received });
     this.#after(fetch, STALL_MS);
@@ -214,19 +249,25 @@ export class Contents {
       fetch.stalls = 0;
       this.#after(fetch, STALL_MS);
     } else if (++fetch.stalls < STALLS_MAX) this.#get(fetch);
-    else this.#fail(fetch, live);
+    else {
+      // Nor do those wait any longer for whom it was to have its turn first.
+      const { provider } = fetch;
+      const waiting = [...this.#wanted.values()].filter((other) => other.turn !== null && other.provider === provider);
+      for (const each of [fetch, ...waiting]) this.#fail(each, live);
+    }
   }
 
   #blame(fetch: Fetch, member: ReplicaId, live: readonly ReplicaId[]): void {
     this.#outbox.misbehaviour(member, 'DECODE_FAILED');
     this.#fail(fetch, live);
+    this.#serve(member);
   }
 
   /** Gives the provider up and asks others. */
   #fail(fetch: Fetch, live: readonly ReplicaId[]): void {
     this.#outbox.stats.contentsFailed++;
     fetch.failed.add(fetch.provider!);
-    Object.assign(fetch, { provider: null, received: 0, chunks: [] });
+    Object.assign(fetch, { provider: null, received: 0, chunks: [], turn: null });
     this.#askOthers(fetch, live);
   }
 
@@ -300,3 +341,5 @@ export class Contents {
     }
   }
 }
+
+const windowEndOf = ({ received, length }: Fetch): number => Math.min(length, received + CHUNKS_PER_GET * CHUNK_BYTES);

@@ -23,12 +23,17 @@ interface Round {
   activeMs: number;
   /** Classes that are not done. */
   readonly waiting: Set<ClassName>;
-  /** Classes of which the member has more than it sent: the budget was not enough. */
+  /** Classes of which the member has more than came: the budget was not enough, or something was lost. */
   readonly cut: Set<ClassName>;
   /** The member knows writers that are not admitted here yet: what comes of this exchange may change that. */
   hasUnknown: boolean;
   readonly wants: PerClass<{ readonly entries: Entry[]; bytes: number }>;
   readonly budgets: PerClass<Budget>;
+  /** Frames of deltas that were sent, and that came. */
+  readonly sent: Record<ClassName, number>;
+  readonly came: Record<ClassName, number>;
+  /** Pages of the member's vector that came: how many, what is before the first, and what the next one begins after. */
+  readonly shown: PerClass<{ pages: number; after: string | null; through: string | null; isBroken: boolean }>;
   /** How far this node's own registers went when it was opened. */
   readonly own: PerClass<number>;
   /** What the member showed of its own control registers. */
@@ -40,8 +45,13 @@ interface Round {
 interface Peer {
   /** At most one. */
   round: Round | null;
-  /** The last exchange of theirs that was answered, and whether its deltas brought anything. */
-  answered: { readonly exchange: number; readonly ms: number; isProgress: boolean } | null;
+  /** The last exchange of theirs that was answered, how many frames of deltas came of it, and whether they brought anything. */
+  answered: {
+    readonly exchange: number;
+    readonly ms: number;
+    readonly came: Record<ClassName, number>;
+    isProgress: boolean;
+  } | null;
   readonly allowance: Allowance;
   /** When this node is known to have held all that the member had. */
   readonly heldMs: Record<ClassName, number | null>;
@@ -62,6 +72,9 @@ type FrameOf<T extends Frame['type']> = Extract<Frame, { type: T }>;
  *
  * Deltas are cut at a budget; `done` says whether there is more, and then, if it brought anything, the one that lacks it opens
  * the next exchange at once. A keeps nothing that matters, so whatever is lost on the way is found by the next exchange.
+ *
+ * Any message may be lost alone, as by a transport that refuses it. Nothing is taken for complete then: `done` says how many
+ * frames of deltas went before it, pages that came join each other, and of all else the exchange lacks an answer.
  */
 export class Exchange {
   readonly #outbox: Outbox;
@@ -70,6 +83,7 @@ export class Exchange {
   readonly #held: (member: ReplicaId, name: ClassName, upTo: number) => void;
   readonly #peers = new Map<ReplicaId, Peer>();
   #lastExchange: number;
+  #live: readonly ReplicaId[] = [];
   #ticks = 0;
 
   /** `held` is told how far a member holds this node's own registers. */
@@ -89,6 +103,7 @@ export class Exchange {
 
   /** Once every `EXCHANGE_MS`: gives up what is overdue and opens an exchange with a random member. */
   tick(live: readonly ReplicaId[], dead: readonly ReplicaId[], nowMs: number): void {
+    this.#live = live;
     for (const peer of this.#peers.values())
       if (peer.round !== null && nowMs - peer.round.activeMs >= EXCHANGE_IDLE_MS_MAX) this.#lose(peer);
     const isForDead = ++this.#ticks % EXCHANGES_PER_DEAD === 0 && dead.length > 0;
@@ -135,7 +150,7 @@ export class Exchange {
   onOpen(from: ReplicaId, { exchange, digests }: FrameOf<'open'>, nowMs: number): void {
     const peer = this.#peer(from);
     if (peer.allowance.answer(nowMs) === null) return;
-    peer.answered = { exchange, ms: nowMs, isProgress: false };
+    peer.answered = { exchange, ms: nowMs, came: perClass(() => 0), isProgress: false };
     const same = perClass((name) => this.#sections[name].isSame(digests[name]));
     for (const name of CLASSES) if (same[name]) this.#held(from, name, this.#sections[name].ownUpTo);
     this.#outbox.send(from, { type: 'answer', exchange, same });
@@ -166,7 +181,9 @@ export class Exchange {
     const section = this.#sections[name];
     const budget = round.budgets[name];
     this.#learn(from, name, page.entries);
-    this.#sendDeltas(from, exchange, name, section.surplus(page, budget, this.#outbox));
+    round.sent[name] += this.#sendDeltas(from, exchange, name, section.surplus(page, budget, this.#outbox));
+    const isWhole = isJoined(round.shown[name], page, isLast);
+    if (!isWhole) round.cut.add(name);
     const want = round.wants[name];
     round.ofMember = page.entries.find(({ writer }) => writer === from) ?? round.ofMember;
     round.hasUnknown ||= page.entries.some(({ writer }) => !section.isKnown(writer));
@@ -178,13 +195,8 @@ export class Exchange {
       }
     }
     if (!isLast) return;
-    this.#outbox.send(from, {
-      type: 'done',
-      exchange,
-      class: name,
-      isReply: false,
-      more: budget.isCut || budget.isHiding,
-    });
+    const more = budget.isCut || budget.isHiding || !isWhole;
+    this.#outbox.send(from, { type: 'done', exchange, class: name, isReply: false, more, frames: round.sent[name] });
     if (want.entries.length === 0) this.#finish(from, round, name, nowMs);
     else this.ask(from, exchange, name, want.entries);
   }
@@ -198,37 +210,41 @@ export class Exchange {
     const { allowance } = this.#peer(from);
     const budget = allowance.answer(nowMs);
     this.#learn(from, name, entries);
+    let frames = 0;
     if (budget !== null) {
       const deltas = entries.flatMap((entry) => this.#sections[name].supply(entry, budget, this.#outbox));
       allowance.charge(deltas.reduce((sum, { length }) => sum + length, 0));
-      this.#sendDeltas(from, exchange, name, deltas);
+      frames = this.#sendDeltas(from, exchange, name, deltas);
     }
     const more = budget === null || budget.isCut;
-    this.#outbox.send(from, { type: 'done', exchange, class: name, isReply: true, more });
+    this.#outbox.send(from, { type: 'done', exchange, class: name, isReply: true, more, frames });
   }
 
   /** Deltas of an exchange were joined. */
-  onTaken(from: ReplicaId, exchange: number, taken: readonly Taken[], nowMs: number): void {
-    const peer = this.#peer(from);
-    const isProgress = taken.some((each) => each.isProgress);
+  onTaken(from: ReplicaId, { exchange, class: name }: FrameOf<'deltas'>, taken: readonly Taken[], nowMs: number): void {
+    const { answered } = this.#peer(from);
     const round = this.#round(from, exchange, nowMs);
-    if (round !== null) round.isProgress ||= isProgress;
-    else if (peer.answered !== null) peer.answered.isProgress ||= isProgress;
+    const of = round ?? answered;
+    if (of === null) return;
+    of.isProgress ||= taken.some((each) => each.isProgress);
+    if (of.exchange === exchange) of.came[name]++;
   }
 
-  onDone(from: ReplicaId, { exchange, class: name, isReply, more }: FrameOf<'done'>, nowMs: number): void {
+  onDone(from: ReplicaId, { exchange, class: name, isReply, more, frames }: FrameOf<'done'>, nowMs: number): void {
     const peer = this.#peer(from);
     const round = isReply ? this.#round(from, exchange, nowMs) : null;
     if (round !== null) {
-      if (more) round.cut.add(name);
+      if (more || round.came[name] !== frames) round.cut.add(name);
       if (round.waiting.has(name)) this.#finish(from, round, name, nowMs);
       return;
     }
     const { answered } = peer;
     if (answered === null) return;
-    if (more && answered.isProgress && peer.round === null) this.#open(from, nowMs, nowMs);
+    const isLast = !isReply && answered.exchange === exchange;
+    const isCut = more || (isLast && answered.came[name] !== frames);
+    if (isCut && answered.isProgress && peer.round === null) this.#open(from, nowMs, nowMs);
     // The opener has sent all that it had when it got our answer.
-    if (!more && !isReply && answered.exchange === exchange && !this.#sections[name].isCatchingUp) {
+    if (isLast && !isCut && !this.#sections[name].isCatchingUp) {
       peer.isCompared ||= name === 'control';
       peer.heldMs[name] = answered.ms;
     }
@@ -251,6 +267,9 @@ export class Exchange {
       hasUnknown: false,
       wants: perClass(() => ({ entries: [], bytes: 0 })),
       budgets: perClass(() => new Budget(ROUND_BYTES_MAX)),
+      sent: perClass(() => 0),
+      came: perClass(() => 0),
+      shown: perClass(() => ({ pages: 0, after: null, through: null, isBroken: false })),
       own: perClass((name) => this.#sections[name].ownUpTo),
       ofMember: null,
       isEqual: false,
@@ -271,7 +290,7 @@ export class Exchange {
         if (name === 'usage' || round.ofMember === null || this.#sections.control.holds(round.ofMember))
           peer.heldMs[name] = round.openedMs;
       }
-      this.#outbox.stats.restarts += this.#sections[name].restartStuck();
+      this.#outbox.stats.restarts += this.#sections[name].restartStuck(member, this.#live);
     }
     if (round.waiting.size > 0) return;
     peer.round = null;
@@ -293,8 +312,11 @@ export class Exchange {
     return round;
   }
 
-  #sendDeltas(to: ReplicaId, exchange: number, name: ClassName, all: readonly Uint8Array[]): void {
-    for (const deltas of pack(all)) this.#outbox.send(to, { type: 'deltas', exchange, class: name, deltas });
+  /** In how many frames. */
+  #sendDeltas(to: ReplicaId, exchange: number, name: ClassName, all: readonly Uint8Array[]): number {
+    const frames = pack(all);
+    for (const deltas of frames) this.#outbox.send(to, { type: 'deltas', exchange, class: name, deltas });
+    return frames.length;
   }
 
   /** All, or as many as one answer may have, from a random one on. */
@@ -312,4 +334,13 @@ export class Exchange {
     this.#peers.set(member, peer);
     return peer;
   }
+}
+
+/** Takes note of one more page of a vector. Whether none was lost so far: they join, and go once round or are as many as may come. */
+function isJoined(shown: Round['shown'][ClassName], { after, through }: Page, isLast: boolean): boolean {
+  if (shown.pages++ === 0) shown.after = after;
+  else shown.isBroken ||= after !== shown.through;
+  shown.through = through;
+  shown.isBroken ||= isLast && through !== shown.after && shown.pages < PAGES_MAX;
+  return !shown.isBroken;
 }

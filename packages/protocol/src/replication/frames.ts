@@ -75,6 +75,8 @@ export type Frame =
       readonly class: ClassName;
       readonly isReply: boolean;
       readonly more: boolean;
+      /** How many `deltas` of the exchange and class went before it: with fewer, some were lost. */
+      readonly frames: number;
     }
   /** Who has this content? */
   | { readonly type: 'ask'; readonly digest: Digest }
@@ -288,9 +290,15 @@ const CODECS: { readonly [T in Frame['type']]: Codec<FrameOf<T>> } = {
   },
   done: {
     id: 7,
-    write: (wire, { exchange, class: name, isReply, more }) =>
-      void writeClass(wire.varint(exchange), name).varint(Number(isReply)).varint(Number(more)),
-    read: (wire) => ({ exchange: wire.varint(), class: readClass(wire), isReply: flag(wire), more: flag(wire) }),
+    write: (wire, { exchange, class: name, isReply, more, frames }) =>
+      void writeClass(wire.varint(exchange), name).varint(Number(isReply)).varint(Number(more)).varint(frames),
+    read: (wire) => ({
+      exchange: wire.varint(),
+      class: readClass(wire),
+      isReply: flag(wire),
+      more: flag(wire),
+      frames: wire.varint(),
+    }),
   },
   ask: {
     id: 8,

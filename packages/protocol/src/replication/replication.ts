@@ -326,7 +326,7 @@ export class Replication {
 
   readonly #handlers: Handlers = {
     rumor: (from, { deltas }) => {
-      const taken = this.#control.take(deltas, this.#outbox);
+      const taken = this.#control.take(from, deltas, this.#outbox);
       const news = taken.filter(({ isNew }) => isNew);
       for (const each of taken) this.#rumors.heard(rumorId(each), from);
       const ids = news.map(rumorId);
@@ -340,10 +340,11 @@ export class Replication {
     answer: (from, frame) => this.#exchange.onAnswer(from, frame, this.#nowMs),
     vector: (from, frame) => this.#exchange.onVector(from, frame, this.#nowMs),
     want: (from, frame) => this.#exchange.onWant(from, frame, this.#nowMs),
-    deltas: (from, { exchange, class: name, deltas }) => {
+    deltas: (from, frame) => {
+      const { class: name, deltas } = frame;
       const section = name === 'control' ? this.#control : this.#usage;
-      const taken = section.take(deltas, this.#outbox);
-      this.#exchange.onTaken(from, exchange, taken, this.#nowMs);
+      const taken = section.take(from, deltas, this.#outbox);
+      this.#exchange.onTaken(from, frame, taken, this.#nowMs);
       this.#progressed(name, taken);
     },
     done: (from, frame) => this.#exchange.onDone(from, frame, this.#nowMs),

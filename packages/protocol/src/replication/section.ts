@@ -45,7 +45,7 @@ export interface Taken {
   readonly isNew: boolean;
   /** Anything has changed here, if only how far the vector or a catch-up reaches. */
   readonly isProgress: boolean;
-  /** What the writer is known to have written and is not held. */
+  /** The writer is known to have written what is not held, and no catch-up is under way that brings it. */
   readonly hasGap: boolean;
 }
 
@@ -65,6 +65,8 @@ export class Section<R extends Register = Register, W extends string = string> {
   readonly #writers = new Map<ReplicaId, Set<W>>();
   /** Catch-ups that did not get on, and in how many complete exchanges. */
   readonly #stuck = new Map<W, { reached: number; exchanges: number }>();
+  /** Who sent the last piece of a catch-up, and had more. */
+  readonly #sources = new Map<W, ReplicaId>();
 
   constructor(options: SectionOptions<R, W>) {
     this.#options = options;
@@ -157,8 +159,9 @@ export class Section<R extends Register = Register, W extends string = string> {
       push(delta!);
     }
     const held = new Set(entry.pending);
-    for (const version of this.#registers.pendingVersions(writer)) {
-      if (version <= entry.after || version > entry.through || held.has(version)) continue;
+    for (const version of this.#registers.pendingAfter(writer, entry.after)) {
+      if (version > entry.through) break;
+      if (held.has(version)) continue;
       if (budget.left <= 0) {
         budget.isCut = true;
         return deltas;
@@ -201,10 +204,10 @@ export class Section<R extends Register = Register, W extends string = string> {
   }
 
   /**
-   * Joins deltas of another node. All are decoded and verified before the first is joined. Throws `DECODE_FAILED`,
+   * Joins deltas of a member. All are decoded and verified before the first is joined. Throws `DECODE_FAILED`,
    * `SIGNATURE_INVALID`.
    */
-  take(encoded: readonly Uint8Array[], outbox: Outbox): Taken[] {
+  take(from: ReplicaId, encoded: readonly Uint8Array[], outbox: Outbox): Taken[] {
     const deltas = encoded.map((bytes) => this.#options.decode(bytes));
     const checked = deltas.map((delta) => this.#check(delta));
     return deltas.map((delta, i): Taken => {
@@ -214,7 +217,7 @@ export class Section<R extends Register = Register, W extends string = string> {
       if (delta.writer === this.#options.own) this.#compareOwn(registers, outbox);
       else if (!this.isKnown(delta.writer)) outbox.stats.unknownWriters++;
       else if (registers.length > 0 || !this.#isForgotten(delta.writer))
-        return { ...common, ...this.#join({ ...delta, registers }, outbox) };
+        return { ...common, ...this.#join(from, { ...delta, registers }, outbox) };
       return { ...common, ...NOTHING };
     });
   }
@@ -224,21 +227,32 @@ export class Section<R extends Register = Register, W extends string = string> {
     return this.#registers.writers().some((writer) => this.#registers.wanted(writer) > this.#registers.upTo(writer));
   }
 
-  /** Called after each complete exchange: catch-ups that no one can finish start over. How many. */
-  restartStuck(): number {
+  /**
+   * Called after each complete exchange: catch-ups that no one can finish start over. How many. One whose source is live waits
+   * for it, however little others have, until an exchange with the source itself brings nothing.
+   */
+  restartStuck(member: ReplicaId, live: readonly ReplicaId[]): number {
     let restarts = 0;
     for (const writer of this.#registers.writers()) {
       const reached = this.#registers.wanted(writer);
       const stuck = this.#stuck.get(writer);
-      if (reached === this.#registers.upTo(writer)) this.#stuck.delete(writer);
+      const source = this.#sources.get(writer);
+      if (reached === this.#registers.upTo(writer)) this.#settled(writer);
       else if (stuck?.reached !== reached) this.#stuck.set(writer, { reached, exchanges: 1 });
-      else if (++stuck.exchanges >= STUCK_EXCHANGES_MAX) {
+      else if (source !== undefined && source !== member && live.includes(source)) continue;
+      else if (++stuck.exchanges >= STUCK_EXCHANGES_MAX || source === member) {
         this.#registers.restart(writer);
-        this.#stuck.delete(writer);
+        this.#settled(writer);
         restarts++;
       }
     }
     return restarts;
+  }
+
+  /** No catch-up of the writer is under way. */
+  #settled(writer: W): void {
+    this.#stuck.delete(writer);
+    this.#sources.delete(writer);
   }
 
   /** From now on the own writer is shown to others, too. */
@@ -248,7 +262,7 @@ export class Section<R extends Register = Register, W extends string = string> {
 
   forget(writer: W): void {
     this.#registers.forget(writer);
-    this.#stuck.delete(writer);
+    this.#settled(writer);
     const writers = this.#writersOf(writer);
     writers.delete(writer);
     if (writers.size === 0) this.#writers.delete(this.#options.replicaOf(writer));
@@ -264,7 +278,7 @@ export class Section<R extends Register = Register, W extends string = string> {
   #entries(writer: W, from = this.#registers.wanted(writer), through = VERSION_LAST): Entry[] {
     const upTo = this.#registers.upTo(writer);
     const reached = this.#registers.wanted(writer);
-    const versions = this.#registers.pendingVersions(writer).filter((version) => version > from && version <= through);
+    const versions = [...this.#registers.pendingAfter(writer, from)].filter((version) => version <= through);
     const entries: Entry[] = [];
     let after = from;
     for (let i = 0; versions.length - i > ENTRY_VERSIONS_MAX; i += ENTRY_VERSIONS_MAX) {
@@ -278,8 +292,7 @@ export class Section<R extends Register = Register, W extends string = string> {
 
   #lacksAny(writer: W, versions: readonly number[], reached: number): boolean {
     if (versions.length === 0) return false;
-    const held = new Set(this.#registers.pendingVersions(writer));
-    return versions.some((version) => version > reached && !held.has(version));
+    return versions.some((version) => version > reached && this.#registers.pendingDelta(writer, version) === null);
   }
 
   /** The registers of a delta that are to be joined, verified; dropped ones and what was overwritten long ago are left out. */
@@ -298,19 +311,21 @@ export class Section<R extends Register = Register, W extends string = string> {
     });
   }
 
-  #join(delta: Delta<R, W>, outbox: Outbox): Pick<Taken, 'isNew' | 'isProgress' | 'hasGap'> {
+  #join(from: ReplicaId, delta: Delta<R, W>, outbox: Outbox): Pick<Taken, 'isNew' | 'isProgress' | 'hasGap'> {
     const { writer } = delta;
     const before = [this.#registers.upTo(writer), this.#registers.wanted(writer)];
     const { changed, conflicts, missing } = this.#registers.join(delta);
     this.#writersOf(writer).add(writer);
-    const hasMoved = this.#registers.upTo(writer) !== before[0] || this.#registers.wanted(writer) !== before[1];
+    const [upTo, wanted] = [this.#registers.upTo(writer), this.#registers.wanted(writer)];
+    const hasMoved = upTo !== before[0] || wanted !== before[1];
+    if (wanted !== before[1] && wanted < delta.end) this.#sources.set(writer, from);
     outbox.stats.changes[this.name] += changed.length;
     for (const { held } of conflicts) outbox.add({ type: 'conflict', class: this.name, writer, version: held.version });
     if (changed.length > 0 || hasMoved) outbox.add(this.#options.joined(writer, changed));
     return {
       isNew: changed.length > 0,
       isProgress: changed.length > 0 || hasMoved,
-      hasGap: missing !== null,
+      hasGap: missing !== null && wanted === upTo,
     };
   }
 

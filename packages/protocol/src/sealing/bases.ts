@@ -2,6 +2,7 @@ import type { Digest, Epoch, ReplicaId } from '../base/index.ts';
 import { compareSlots, slotName } from '../usage/index.ts';
 import type { Ballot, BallotState } from './ballots.ts';
 import { composeValue, type Ground } from './compose.ts';
+import { NO_ROWS } from './contents.ts';
 import type { HeldSlot, SealingEffect } from './effects.ts';
 import { encodeFrontier } from './frontier.ts';
 import { heldSlots, reportOf, type Held, type NotYet } from './held.ts';
@@ -20,6 +21,8 @@ export interface BasesOptions {
   readonly slotsUpTo: (epoch: Epoch) => Iterable<HeldSlot>;
   readonly facts: () => { readonly bytes: Uint8Array };
   readonly jobs: Jobs;
+  /** Whether a counted content is not on this disk. */
+  readonly isLacking: (digest: Digest) => boolean;
 }
 
 /** Names the rows that a close speaks of. */
@@ -31,16 +34,9 @@ export const momentOfClose = (epoch: Epoch): string => `close ${epoch}:`;
  */
 export class Bases {
   readonly #options: BasesOptions;
-  /** Counted contents that the next close needs to report more of their slots. */
-  readonly #forReports = new Set<Digest>();
 
   constructor(options: BasesOptions) {
     this.#options = options;
-  }
-
-  /** The contents that the next close needs. */
-  get wanted(): ReadonlySet<Digest> {
-    return this.#forReports;
   }
 
   /**
@@ -60,9 +56,8 @@ export class Bases {
       const report = this.#reportOf(momentOfClose(epoch), held, following, effects);
       isComputing ||= report === 'computing';
       const counted = this.#ground.chain.counted.get(slotName(id));
-      // Without what was counted there is nothing to report yet: a later close does.
-      if (report === 'uncountable' && counted !== undefined) this.#forReports.add(counted);
-      else if (counted !== undefined) this.#forReports.delete(counted);
+      // What was counted comes from the own disk at once; what is still to be fetched a later close reports.
+      if (report === 'uncountable') isComputing ||= !this.#options.isLacking(counted!);
       if (report !== null && typeof report === 'object') reports.push(report);
     }
     return isComputing ? undefined : reports.sort(compareSlots);
@@ -93,12 +88,23 @@ export class Bases {
     const { epoch, roster } = this.#ground.chain;
     const own = this.#options.noted.closes.get(epoch)?.get(this.#options.self);
     if (own !== undefined && !this.#ground.contents.have([own.slot], effects)) return null;
+    let isReading = false;
     const closes: Sealable[] = roster.flatMap(({ replica }) => {
       const close = this.#options.noted.closes.get(epoch)?.get(replica);
-      if (close === undefined || !this.#options.rules.namesClose(this.#ground.contents.has(close.slot))) return [];
+      const { contents } = this.#ground;
+      if (close === undefined || !this.#options.rules.namesClose(contents.has(close.slot))) return [];
+      if (contents.has(close.slot)) {
+        // Of a content that is no slot no value could be sealed: its writer has not closed.
+        const read = this.#options.noted.reading(epoch, replica, () => ({
+          digest: contents.join(NO_ROWS, [close.slot], effects),
+        }));
+        isReading ||= read !== undefined && read.digest === undefined;
+        if (read?.digest !== close.slot) return [];
+      }
       const { run, slot, salt, formats } = close;
       return [{ replica, run, slot, salt, formats }];
     });
+    if (isReading) return null;
     const named = new Set(closes.map((close) => slotName({ ...close, epoch })));
     const following = followingReplicas(this.#ground.chain);
     for (const { replica } of roster) following.add(replica);

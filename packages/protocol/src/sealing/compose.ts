@@ -22,11 +22,15 @@ import {
 /** The roster after one, by the facts of all closes together and the replicas that follow the chain. Pure. */
 export type NextRoster = (roster: Roster, factsContents: readonly Uint8Array[], seen: ReadonlySet<ReplicaId>) => Roster;
 
+/** Of a content of facts, as anybody may have written it, the content of those that prove themselves. The same at every node. */
+export type ProvenFacts = (content: Uint8Array) => Uint8Array;
+
 /** What values are computed with. */
 export interface Ground {
   readonly cluster: Cluster;
   readonly crypto: Crypto;
   readonly nextRoster: NextRoster;
+  readonly provenFacts: ProvenFacts;
   readonly chain: ChainState;
   readonly contents: Contents;
 }
@@ -39,13 +43,18 @@ export interface Basis {
 }
 
 /**
- * The one value that a basis determines; undefined while a content is missing, which is then asked for, or being computed. At ballot 0 the basis are all
- * closes and their reports; above, the frontiers of a majority.
+ * The one value that a basis determines; undefined while a content is missing, which is then asked for, or being computed. At
+ * ballot 0 the basis are all closes and their reports; above, the frontiers of a majority. What reports say of slots with a close in
+ * the basis, of later epochs and of what was counted wholly is not looked at.
  */
 export function composeValue(ground: Ground, basis: Basis, effects: SealingEffect[]): Value | undefined {
   const { chain, contents, cluster, crypto } = ground;
-  const counted = basis.reports.flatMap((report) => chain.counted.get(slotName(report)) ?? []);
-  const named = [...basis.closes.map(({ slot }) => slot), ...basis.reports.map(({ digest }) => digest)];
+  const closed = new Set(basis.closes.map((close) => slotName({ ...close, epoch: chain.epoch })));
+  const reports = basis.reports.filter(
+    (report) => !closed.has(slotName(report)) && report.epoch <= chain.epoch && !isCountedClosed(chain, report),
+  );
+  const counted = reports.flatMap((report) => chain.counted.get(slotName(report)) ?? []);
+  const named = [...basis.closes.map(({ slot }) => slot), ...reports.map(({ digest }) => digest)];
   if (!contents.have([...named, ...counted, ...basis.facts], effects)) return undefined;
   const closes: SlotEntry[] = basis.closes.map(({ replica, run, slot, salt }) => ({
     replica,
@@ -55,12 +64,12 @@ export function composeValue(ground: Ground, basis: Basis, effects: SealingEffec
     closed: true,
     salt,
   }));
-  const reported = reportedEntries(ground, basis.reports, new Set(closes.map(slotName)), effects);
+  const reported = reportedEntries(ground, reports, effects);
   if (reported === undefined) return undefined;
   const entries = [...closes, ...reported];
   entries.push(...absentEntries(ground, entries, effects));
   const seen = followingReplicas(chain, entries);
-  const facts = [...new Set(basis.facts)].sort().map((digest) => contents.bytes(digest));
+  const facts = [...new Set(basis.facts)].sort().map((digest) => ground.provenFacts(contents.bytes(digest)));
   const nextRoster = ground.nextRoster(chain.roster, facts, seen);
   const change = { facts: appliedFacts(chain.roster, nextRoster, facts), nextRoster };
   const formats = basis.closes.map((close) => close.formats);
@@ -68,19 +77,16 @@ export function composeValue(ground: Ground, basis: Basis, effects: SealingEffec
 }
 
 /**
- * What the reports add, joined slot by slot: late slots oldest first and bounded, slots with a close in the set left out. Undefined
- * while that is being computed.
+ * What the reports add, joined slot by slot: late slots oldest first and bounded. Undefined while that is being computed.
  */
 function reportedEntries(
   { chain, contents }: Ground,
   reports: readonly Report[],
-  closed: ReadonlySet<string>,
   effects: SealingEffect[],
 ): SlotEntry[] | undefined {
   const bySlot = new Map<string, Report[]>();
   for (const report of reports) {
     const name = slotName(report);
-    if (closed.has(name) || report.epoch > chain.epoch || isCountedClosed(chain, report)) continue;
     const several = bySlot.get(name);
     if (several === undefined) bySlot.set(name, [report]);
     else several.push(report);

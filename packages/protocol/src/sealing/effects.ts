@@ -69,6 +69,8 @@ export interface SealingStatus {
   readonly deadlineMs: number;
   /** The highest ballot that anyone has prepared. */
   readonly ballot: Ballot;
+  /** Whether this replica may be stopped for good: it votes no more, and a majority of those who do is known to hold the last seal. */
+  readonly mayLeave: boolean;
 }
 
 /** What a sealed value says: statements, and the chain after it. Its leaves are the header and one for each statement. */

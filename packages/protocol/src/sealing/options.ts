@@ -1,6 +1,6 @@
 import type { Crypto, Digest, Epoch, Random, ReplicaId, Run, Signer } from '../base/index.ts';
 import type { TileEdge } from '../transparency/index.ts';
-import type { NextRoster } from './compose.ts';
+import type { NextRoster, ProvenFacts } from './compose.ts';
 import type { HeldSlot } from './effects.ts';
 import type { Cluster } from './roster.ts';
 import type { SealingRules } from './rules.ts';
@@ -21,6 +21,7 @@ export interface SealingOptions {
   /** The roster facts held: what a close pins of them. */
   readonly facts: () => { readonly bytes: Uint8Array; readonly digest: Digest };
   readonly nextRoster: NextRoster;
+  readonly provenFacts: ProvenFacts;
   readonly chain: ChainState;
   readonly edge: TileEdge;
   /** Contents that the chain has counted (`ChainState.counted`) and that are not on disk. */

@@ -9,11 +9,13 @@ import { highestBallot } from './voting.ts';
 /** How the sealing of the epoch to be sealed next goes, as far as the registers say. */
 export function statusOf(
   { genesis }: Cluster,
-  { epoch, roster }: ChainState,
+  chain: ChainState,
   noted: Noted,
+  self: ReplicaId,
   isOpen: boolean,
   isDecided: boolean,
 ): SealingStatus {
+  const { epoch, roster } = chain;
   const missing = (map: ReadonlyMap<Epoch, ReadonlyMap<ReplicaId, unknown>>): ReplicaId[] =>
     roster.map(({ replica }) => replica).filter((replica) => map.get(epoch)?.has(replica) !== true);
   const unclosed = missing(noted.closes);
@@ -26,11 +28,12 @@ export function statusOf(
     waitingFor: phase === 'open' ? [] : phase === 'closing' ? unclosed : missing(noted.seals),
     deadlineMs: epochBounds(genesis, epoch).endMs + genesis.sealGraceMs,
     ballot: highestBallot({ votes, isVoter }),
+    mayLeave: !isVoter(self) && isHeldByMajority(chain, noted),
   };
 }
 
 /** Whether a majority of those who vote now hold the last seal, as their votes on later epochs and their signatures show. */
-export function isHeldByMajority({ epoch, roster }: ChainState, { seals, ballots }: Noted): boolean {
+function isHeldByMajority({ epoch, roster }: ChainState, { seals, ballots }: Noted): boolean {
   const sealed = epoch - 1;
   const shows = (replica: ReplicaId): boolean =>
     [...seals].some(([of, registers]) => of >= sealed && registers.has(replica)) ||

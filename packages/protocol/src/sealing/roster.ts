@@ -41,7 +41,7 @@ export interface RosterEntry {
 export type Roster = readonly RosterEntry[];
 
 /** Members of a roster at most: certificates stay below the 100 signatures that some verifiers take. */
-const ROSTER_MAX = 49;
+export const ROSTER_MAX = 49;
 
 /** How many of a roster must agree: the smallest majority. */
 export const quorumOf = (roster: Roster): number => Math.floor(roster.length / 2) + 1;
@@ -104,8 +104,8 @@ export interface PastWriter {
   readonly transportKey: string;
 }
 
-/** Bytes of an encoded genesis at most: room for what the seals of a long life have counted. */
-export const GENESIS_BYTES_MAX = 4_194_304;
+/** Bytes of an encoded genesis at most: room for what the seals of a long life have counted, some 195 bytes for each run. */
+export const GENESIS_BYTES_MAX = 67_108_864;
 /** Characters of a reason at most. */
 export const REASON_LENGTH_MAX = 500;
 

@@ -9,7 +9,6 @@ import type { Report } from './value.ts';
 export interface SealingRules {
   readonly accept: typeof accept;
   readonly promise: typeof promise;
-  readonly chosen: typeof chosen;
   /** The value that a member may take for decided, from what the roster's members have written and from what it knows itself. */
   decided(votes: readonly BallotState[], quorum: number, own: OwnView): Digest | null;
   /** The ballot that a member starts after the highest it has seen. */
@@ -43,7 +42,6 @@ export interface OwnView {
 export const RULES: SealingRules = {
   accept,
   promise,
-  chosen,
   decided: (votes, quorum) => chosen(votes, quorum)?.value ?? null,
   nextBallot: ({ round }, self) => ({ round: round + 1, replica: self }),
   isMine: ({ replica }, self) => replica === self,

@@ -12,7 +12,7 @@ import { AHEAD_EPOCHS_MAX, Noted, type Evidence } from './noted.ts';
 import { Jobs } from './jobs.ts';
 import type { SealingOptions } from './options.ts';
 import { Past } from './past.ts';
-import { cosignedBy, isHeldByMajority, statusOf } from './progress.ts';
+import { cosignedBy, statusOf } from './progress.ts';
 import { epochBounds, isIn, quorumOf, type Roster } from './roster.ts';
 import { RULES, type SealingRules } from './rules.ts';
 import { Shown } from './shown.ts';
@@ -32,6 +32,8 @@ import { highestBallot, nextVote, type VoteView } from './voting.ts';
 
 /** How far a local clock may be past an epoch's end alone, without its members, when it closes it, in ms. */
 export const CLOSE_SKEW_MS_MAX = 60_000;
+/** Values of an epoch whose outcomes are kept: those that are voted on, and what a liar makes of them. */
+const EXTENDED_MAX = 4;
 /** Epochs closed in one step at most, after a long downtime. */
 const CLOSES_PER_STEP = 64;
 
@@ -92,6 +94,7 @@ export class Sealing {
       slotsUpTo: options.slotsUpTo,
       facts: options.facts,
       jobs: this.#jobs,
+      isLacking: (digest) => this.#lacking.has(digest),
     });
     this.#chain = options.chain;
     this.#edge = options.edge;
@@ -137,15 +140,11 @@ export class Sealing {
     return this.#noted.evidence;
   }
 
-  /** Whether this replica, which votes no more, may go: those who vote now do without it. */
-  get mayLeave(): boolean {
-    return !this.#isVoter && isHeldByMajority(this.#chain, this.#noted);
-  }
-
   /** How the sealing goes, for people. */
   status(): SealingStatus {
     const isOpen = this.#openEpoch <= this.#chain.epoch;
-    return statusOf(this.#options.cluster, this.#chain, this.#noted, isOpen, this.#decided([]) !== null);
+    const { cluster, replica } = this.#options;
+    return statusOf(cluster, this.#chain, this.#noted, replica, isOpen, this.#decided([]) !== null);
   }
 
   /** Whether the epoch to be sealed next is not long before the first that is not closed. */
@@ -309,8 +308,8 @@ export class Sealing {
   }
 
   get #ground(): Ground {
-    const { cluster, crypto, nextRoster } = this.#options;
-    return { cluster, crypto, nextRoster, chain: this.#chain, contents: this.#contents };
+    const { cluster, crypto, nextRoster, provenFacts } = this.#options;
+    return { cluster, crypto, nextRoster, provenFacts, chain: this.#chain, contents: this.#contents };
   }
 
   get #isVoter(): boolean {
@@ -380,12 +379,23 @@ export class Sealing {
       isVoter,
       quorum: quorumOf(roster),
       isDue,
-      holds: (value) => this.#valueOf(value, effects) !== undefined,
-      determined: () => this.#keep(this.#bases.determined(effects)),
+      holds: (value) => this.#isSound(value, effects),
+      determined: () => this.#ifSound(this.#keep(this.#bases.determined(effects)), effects),
       frontier: () => this.#bases.frontier(highestBallot({ votes, isVoter }), effects),
       holdsFrontier: (digest) => this.#bases.holdsFrontier(epoch, digest, effects),
-      recovered: (promises) => this.#keep(this.#bases.recovered(promises, effects)),
+      recovered: (promises) => this.#ifSound(this.#keep(this.#bases.recovered(promises, effects)), effects),
     };
+  }
+
+  /** Whether a value is held, can be sealed, and its facts prove themselves: once chosen it could not be undone. */
+  #isSound(digest: Digest, effects: SealingEffect[]): boolean {
+    const value = this.#valueOf(digest, effects);
+    if (value === undefined || !equalBytes(this.#options.provenFacts(value.facts), value.facts)) return false;
+    return (this.#extended(digest, value, undefined, effects) ?? null) !== null;
+  }
+
+  #ifSound(digest: Digest | null, effects: SealingEffect[]): Digest | null {
+    return digest !== null && this.#isSound(digest, effects) ? digest : null;
   }
 
   #keep(value: Value | undefined): Digest | null {
@@ -493,6 +503,7 @@ export class Sealing {
     }));
     if (made !== undefined && made.of === undefined) return undefined;
     const extended = made?.of ?? null;
+    if (this.#work.extended.size >= EXTENDED_MAX) this.#work.extended.delete(this.#work.extended.keys().next().value!);
     this.#work.extended.set(name, extended);
     return extended;
   }
@@ -509,7 +520,6 @@ export class Sealing {
     this.#dueMs = Number.POSITIVE_INFINITY;
     this.#noted.advance(this.#chain.epoch);
     const kept = this.#noted.namedFrom(this.#chain.epoch, this.#contents);
-    for (const digest of this.#bases.wanted) kept.add(digest);
     this.#contents.keep(kept);
   }
 

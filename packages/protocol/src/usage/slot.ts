@@ -13,7 +13,7 @@ import {
   type Run,
 } from '../base/index.ts';
 import {
-  addUsage,
+  addUsageCapped,
   equalUsage,
   joinUsage,
   parseUsage,
@@ -139,8 +139,11 @@ function mergeSlots(a: Slot, b: Slot, merge: (a: Usage, b: Usage) => Usage): Slo
 /** Entry-wise maximum: what two holders know of one slot, together. */
 export const joinSlots = (a: Slot, b: Slot): Slot => mergeSlots(a, b, joinUsage);
 
-/** Entry-wise sum: the usage of several slots. */
-export const addSlots = (a: Slot, b: Slot): Slot => mergeSlots(a, b, addUsage);
+/**
+ * Entry-wise sum: the usage of several slots. Capped at 2^53 − 1, which nobody honest gets near: one liar's figures must not keep an
+ * epoch from being sealed.
+ */
+export const addSlots = (a: Slot, b: Slot): Slot => mergeSlots(a, b, addUsageCapped);
 
 /** What `content` has beyond `counted`, rows without any left out. Asserts that nothing went backwards. */
 export const subtractSlots = (content: Slot, counted: Slot): Slot =>

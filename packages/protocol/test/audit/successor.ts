@@ -91,6 +91,7 @@ export function succeed(
     slotsUpTo: (epoch): HeldSlot[] => [...slots.values()].filter(({ id }) => id.epoch <= epoch),
     facts: () => ({ bytes: new Uint8Array(0), digest: digestOf(nodeCrypto, new Uint8Array(0)) }),
     nextRoster: (roster) => roster,
+    provenFacts: (content) => content,
     chain,
     edge,
     firstEpoch: chain.epoch,

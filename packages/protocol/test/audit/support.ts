@@ -87,8 +87,8 @@ export function eventfulCluster(options: {
   const [early] = [...node.disk.slots.values()];
   node.start();
   test.meter(node, 'shop', 1, 'resize.png');
-  test.sealUpTo(0);
-  // A copy surfaces that holds more: the close of 1 asks for what was counted before, the close of 2 reports it.
+  test.sealUpTo(1);
+  // A copy surfaces that holds more: the close of 2 reports it.
   const [row] = early!.rows;
   const more = Object.fromEntries(Object.entries(row!.usage).map(([dimension, figure]) => [dimension, figure + 3]));
   node.hold(early!.id, [{ ...row!, usage: more as unknown as Usage }]);

@@ -9,12 +9,11 @@ import {
   inviteId,
   nextRoster,
   replicaIdOf,
-  ROSTER_MAX,
   type Admit,
   type RosterFact,
   type RosterWarning,
 } from '../../src/authority/index.ts';
-import { encodeRoster, parseRoster, type Roster } from '../../src/sealing/index.ts';
+import { encodeRoster, parseRoster, ROSTER_MAX, type Roster } from '../../src/sealing/index.ts';
 import { nodeCrypto } from '../support.ts';
 import { codeOf } from '../transparency/support.ts';
 import { admit, CLUSTER, founder, invite, keysOf, OPERATOR, replicaOf } from './support.ts';

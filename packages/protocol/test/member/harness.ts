@@ -96,7 +96,7 @@ export const usageOf = (requests: number): Usage =>
 export const requestsIn = ({ requests }: Usage): number => requests / 'requests'.length;
 
 /** What the statements of sealed epochs count, all together. */
-export const sealedUsage = (seals: readonly SealedRecord[]): Usage =>
+export const sealedUsage = (seals: readonly Pick<SealedRecord, 'sealed'>[]): Usage =>
   seals
     .flatMap(({ sealed }) => statementsIn(sealed))
     .flatMap(({ text }) => Object.values((JSON.parse(text) as { usage: Record<string, Usage> }).usage))
@@ -132,6 +132,7 @@ export class TestNode {
   /** Who asked for sealed epochs, and from which one on. */
   readonly asked: { readonly from: Epoch; readonly to: ReplicaId }[] = [];
   readonly stageAbove: number;
+  readonly usageKeysMax: number | undefined;
   #timers: { readonly atMs: number; readonly input: MemberInput }[] = [];
   #tickets = 0;
 
@@ -141,7 +142,9 @@ export class TestNode {
     stageAbove = Number.MAX_SAFE_INTEGER,
     disk = new MemoryDisk(cluster),
     nowMs = 0,
+    usageKeysMax?: number,
   ) {
+    this.usageKeysMax = usageKeysMax;
     this.cluster = cluster;
     this.name = name;
     this.replica = replicaOf(name);
@@ -176,6 +179,7 @@ export class TestNode {
         ...keysOf(this.name),
         hlc: new HybridClock(),
         stageAbove: this.stageAbove,
+        usageKeysMax: this.usageKeysMax,
         inlineBytes: this.name.length % 2 === 0 ? 0 : undefined,
       },
       this.disk.load(),

@@ -169,21 +169,36 @@ describe('a roster of one', () => {
 describe('a writer with few keys left', () => {
   it('refuses writes, and goes on metering, closing and sealing with what it has kept back', () => {
     const node = new TestNode(foundCluster());
-    const room = vi.spyOn(Registers.prototype, 'room').mockReturnValue(100_000);
+    let left = 100_000;
+    const room = vi
+      .spyOn(Registers.prototype, 'room')
+      .mockImplementation((writer) => (writer === node.replica ? left : 4_000_000));
     try {
       expect(node.done.has(node.set(['fact/x/1', '"a"']))).toBe(true);
-      room.mockReturnValue(99_999);
+      left = 99_999;
       expect(node.refused.get(node.set(['fact/x/1', '"b"'], ['fact/x/2', '"b"']))).toBe('STORE_FULL');
       expect(node.disk.registersOf(node.replica).get('fact/x/1')?.value).toBe('"a"');
       expect(node.done.has(node.meter(2))).toBe(true);
       node.advance(EPOCH_MS);
       expect(node.sealed).toEqual([0]);
       expect(node.counted).toEqual({ sealed: 2, unsealed: 0 });
-      room.mockReturnValue(100_000);
+      left = 100_000;
       expect(node.done.has(node.set(['fact/x/2', '"c"']))).toBe(true);
     } finally {
       room.mockRestore();
     }
+  });
+});
+
+describe('a run of which as many rows wait for a seal as others take', () => {
+  it('meters no more until one has counted them', () => {
+    const node = new TestNode(foundCluster(), undefined, undefined, undefined, undefined, 40);
+    const tickets = Array.from({ length: 41 }, (_, i) => node.meter(1, `c${i}`));
+    expect(tickets.filter((ticket) => node.done.has(ticket))).toHaveLength(40);
+    expect(node.refused.get(tickets[40]!)).toBe('STORE_FULL');
+    node.advance(2 * EPOCH_MS);
+    expect(node.counted).toEqual({ sealed: 40, unsealed: 0 });
+    expect(node.done.has(node.meter(1, 'c40'))).toBe(true);
   });
 });
 

@@ -287,6 +287,42 @@ describe('what is not on disk yet', () => {
     expect(rows).toMatchObject([{ version: 2, usage: { requests: 2 } }]);
   });
 
+  it('goes in pieces when it is much, the vector with the last: a crash between them claims nothing that is not there', () => {
+    const count = 20_000;
+    const usage = new Registers<UsageRow, WriterId>({ keysMax: count, equal: equalUsageRow });
+    const unsaved = new Unsaved(control, usage);
+    // Every other version was overwritten by a later one.
+    const rows = Array.from({ length: count }, (_, i) => row(2 * (i + 1), `c${i}`, 1));
+    const end = 2 * count;
+    unsaved.joined({
+      type: 'joined',
+      class: 'usage',
+      writer,
+      changes: usage.join({ writer, from: 0, to: end, end, registers: rows }).changed,
+    });
+    const disk: UsageRow[] = [];
+    let upTo = 0;
+    const isWritten = unsaved.mark();
+    for (let pieces = 1; !isWritten(); pieces++) {
+      const taken = unsaved.take([]);
+      expect(isWritten()).toBe(false);
+      if (pieces === 2) {
+        unsaved.putBack(taken);
+        expect(unsaved.take([])).toEqual(taken);
+      }
+      unsaved.saved(taken);
+      disk.push(...taken.usage.map(({ version, customer }) => row(version, customer, 1)));
+      upTo = taken.vectors[0]?.upTo ?? upTo;
+      const restarted = new Registers<UsageRow, WriterId>({ keysMax: count, equal: equalUsageRow });
+      for (const register of disk) restarted.restore(writer, register);
+      restarted.restored([[writer, upTo]]);
+      expect(restarted.upTo(writer)).toBe(pieces < 3 ? 0 : end);
+      expect(unsaved.isFull).toBe(pieces < 3);
+      expect([...restarted.of(writer)]).toHaveLength(Math.min(pieces * 8_192, count));
+    }
+    expect(disk).toEqual(rows);
+  });
+
   it('says when it should not wait any longer', () => {
     const { unsaved, join } = book();
     for (let version = 1; version <= 4_097; version++) {

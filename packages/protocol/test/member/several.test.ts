@@ -1,8 +1,9 @@
-import { describe, expect, it } from 'vitest';
-import { jcs, utf8, type Digest, type Run } from '../../src/base/index.ts';
+import { describe, expect, it, vi } from 'vitest';
+import { base64, digestOf, jcs, utf8, type Digest, type Run } from '../../src/base/index.ts';
+import { encodeFacts, parseFacts, type RosterFact } from '../../src/authority/index.ts';
 import type { Alarm } from '../../src/member/index.ts';
 import { closeJson } from '../../src/sealing/index.ts';
-import { verifyBundle } from '../../src/audit/index.ts';
+import { verifyBundle, type Verified } from '../../src/audit/index.ts';
 import { statementsIn } from '../support.ts';
 import { bundleOf } from './bundle.ts';
 import { cheapCrypto, EPOCH_MS, memberKeyOf, START_MS, TestCluster, TestNode } from './harness.ts';
@@ -281,5 +282,54 @@ describe('a clock that is wrong', () => {
     alone.clockOffsetMs = 30 * EPOCH_MS;
     alone.start();
     expect(alone.member.openEpoch).toBe(30);
+  });
+});
+
+describe('roster facts that prove nothing', () => {
+  it('change no roster, whoever names them in a close, and nobody signs what the auditor would refuse', () => {
+    const test = new TestCluster(2);
+    const [founder, liar, other] = test.nodes as [TestNode, TestNode, TestNode];
+    test.run(3 * EPOCH_MS + 2_000);
+    const all = test.nodes.map(({ replica }) => replica).sort();
+    expect(founder.member.roster.map(({ replica }) => replica)).toEqual(all);
+    const forged = [founder, other].map(({ replica }): RosterFact => ({
+      kind: 'ban',
+      cluster: founder.cluster.id,
+      replica,
+      signature: base64.encode(new Uint8Array(64)),
+    }));
+    const { authority } = liar.member;
+    const bytes = encodeFacts([...parseFacts(authority.facts().bytes), ...forged]);
+    vi.spyOn(authority, 'facts').mockReturnValue({ bytes, digest: digestOf(cheapCrypto, bytes) });
+    const before = founder.disk.seals.length;
+    test.run(3 * EPOCH_MS);
+    expect(founder.disk.seals.length).toBeGreaterThan(before + 1);
+    expect(liar.disk.contents.has(digestOf(cheapCrypto, bytes))).toBe(true);
+    for (const node of test.nodes) expect(node.member.roster.map(({ replica }) => replica)).toEqual(all);
+    let after: Verified | null = null;
+    for (const record of founder.disk.seals)
+      after = verifyBundle(bundleOf(founder.cluster, founder.disk, record), after, null, cheapCrypto).verified;
+  });
+});
+
+describe('a full disk', () => {
+  it('takes no more sealed epochs from others than it can write', () => {
+    const test = new TestCluster(2);
+    const [founder, , full] = test.nodes as [TestNode, TestNode, TestNode];
+    test.run(4 * EPOCH_MS);
+    full.isFull = true;
+    full.meter(1);
+    const before = full.disk.seals.length;
+    test.run(15 * EPOCH_MS);
+    expect(founder.disk.seals.length).toBeGreaterThan(before + 10);
+    expect(full.disk.seals.length).toBe(before);
+    // Alone, it has what it had in memory.
+    test.cut.add(full);
+    full.isFull = false;
+    full.advance(3_000);
+    expect(full.disk.seals.length).toBeLessThanOrEqual(before + 2);
+    test.cut.clear();
+    test.run(2 * EPOCH_MS);
+    expect(full.disk.seals.length).toBe(founder.disk.seals.length);
   });
 });

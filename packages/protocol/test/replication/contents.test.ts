@@ -2,10 +2,12 @@ import { describe, expect, it } from 'vitest';
 import { seededRandom } from '../../src/base/index.ts';
 import {
   CHUNK_BYTES,
+  CHUNKS_PER_GET,
   CONTENT_CACHE_BYTES_MAX,
   FETCH_BYTES_MAX,
   FETCHES_MAX,
   STALLS_MAX,
+  WINDOWS_BYTES_MAX,
 } from '../../src/replication/constants.ts';
 import { decodeFrame, encodeFrame } from '../../src/replication/frames.ts';
 import type { ReplicationInput } from '../../src/replication/index.ts';
@@ -77,15 +79,65 @@ describe('contents', () => {
   });
 
   it('that are large wait for each other', () => {
-    const network = new Network({ nodes: 2, seed: 3, filter: quiet });
+    const network = new Network({ nodes: 4, seed: 3, filter: quiet });
     const digests = Array.from({ length: 4 }, () => contentOf(random, 10).digest);
     for (const digest of digests) network.input(network.node(0), { type: 'want', digest });
-    const gets = digests.flatMap((digest) => {
+    const gets = digests.flatMap((digest, i) => {
       const have = encodeFrame(CLUSTER, { type: 'have', digest, length: FETCH_BYTES_MAX / 2 });
-      return network.node(0).replication.handle({ type: 'message', from: network.node(1).id, bytes: have }, 0);
+      const from = network.node(1 + (i % 3)).id;
+      return network.node(0).replication.handle({ type: 'message', from, bytes: have }, 0);
     });
     expect(gets.filter(({ type }) => type === 'send')).toHaveLength(2);
   });
+
+  it.each(['stays', 'dies', 'breaks', 'is silent', 'lacks some'] as const)(
+    'are asked of one member so many bytes at once, and none gets stuck when it %s',
+    (fate) => {
+      let [waiting, most, isSilent] = [0, 0, false];
+      const sizes = [3_000_000, 200_000, CHUNK_BYTES, 1_500_000];
+      const contents = Array.from({ length: 12 }, (_, i) => contentOf(random, sizes[i % sizes.length]!));
+      const lengths = new Map(contents.map(({ digest, bytes }) => [digest, bytes.length]));
+      const network = new Network({
+        nodes: 3,
+        seed: 3,
+        delayMs: [20, 20],
+        loses: (from, _, bytes) => {
+          const frame = decodeFrame(CLUSTER, bytes);
+          if (frame.type === 'get') {
+            waiting += Math.min(lengths.get(frame.digest)! - frame.offset, CHUNKS_PER_GET * CHUNK_BYTES);
+            most = Math.max(most, waiting);
+          }
+          return isSilent && from.index === 1;
+        },
+        filter: (node, input) => {
+          if (input.type !== 'message') return quiet(node, input);
+          const frame = decodeFrame(CLUSTER, input.bytes);
+          if (frame.type === 'chunk') waiting -= frame.bytes.length;
+          return true;
+        },
+      });
+      const [first, second, third] = network.nodes as [Node, Node, Node];
+      for (const { digest, bytes } of contents) {
+        network.input(second, { type: 'held', digest, bytes });
+        network.input(first, { type: 'want', digest });
+      }
+      const arrived = () => effectsOf(first, 'content').length;
+      network.run(30_000, () => arrived() > 3);
+      expect(most).toBeGreaterThan(WINDOWS_BYTES_MAX / 2);
+      expect(most).toBeLessThanOrEqual(WINDOWS_BYTES_MAX);
+      for (const { digest, bytes } of contents) third.disk.set(digest, bytes);
+      isSilent = fate === 'is silent';
+      if (fate === 'dies') network.stop(1);
+      if (fate === 'breaks') network.breakLink(first, second);
+      if (fate === 'lacks some')
+        for (const { digest } of contents.slice(0, 9)) {
+          const bytes = encodeFrame(CLUSTER, { type: 'lack', digest });
+          network.input(first, { type: 'message', from: second.id, bytes });
+        }
+      network.run(30_000, () => arrived() === contents.length);
+      expect(arrived()).toBe(contents.length);
+    },
+  );
 
   it('are no longer asked for when they have come another way', () => {
     const network = new Network({ nodes: 3, seed: 3, filter: quiet });

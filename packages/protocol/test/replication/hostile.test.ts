@@ -206,7 +206,7 @@ describe('a node', () => {
         { type: 'answer', exchange, same: { control: false, usage: true } },
         { type: 'vector', exchange, class: 'control', isLast: true, page },
         { type: 'deltas', exchange, class: 'control', deltas: bad ? [new Uint8Array(3)] : [delta] },
-        { type: 'done', exchange, class: 'control', isReply: true, more: false },
+        { type: 'done', exchange, class: 'control', isReply: true, more: false, frames: 1 },
       ];
       for (const each of frames)
         first!.replication.handle(

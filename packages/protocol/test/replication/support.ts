@@ -80,6 +80,8 @@ export interface NetworkOptions {
   readonly delayMs?: readonly [least: number, most: number];
   /** How often, in a thousand messages, the link breaks instead: that message and all on the way are lost. */
   readonly breaksPerMille?: number;
+  /** Whether a message is lost, alone: as if the transport had refused it. */
+  readonly loses?: (from: Node, to: Node, bytes: Uint8Array) => boolean;
   readonly crypto?: Crypto;
   readonly signer?: (name: string) => Signer;
   readonly control?: (index: number) => Control;
@@ -347,6 +349,7 @@ export class Network {
     if (this.frames.length < 2_000) this.frames.push(effect.bytes);
     const to = this.#byId.get(effect.to);
     if (to === undefined || !to.isUp || to === node || this.#isCut(node, to)) return;
+    if (this.#options.loses?.(node, to, effect.bytes) === true) return;
     const { breaksPerMille = 0, delayMs: [least, most] = [1, 20] } = this.#options;
     if (breaksPerMille > 0 && this.random.below(1_000) < breaksPerMille) {
       this.#agenda.add(this.nowMs, () => this.breakLink(node, to));

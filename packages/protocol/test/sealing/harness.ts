@@ -116,6 +116,7 @@ export class Node {
       slotsUpTo: (epoch) => this.#slotsUpTo(epoch),
       facts: () => ({ bytes: new Uint8Array(0), digest: digestOf(nodeCrypto, new Uint8Array(0)) }),
       nextRoster: (roster) => roster,
+      provenFacts: (content) => content,
       chain: disk.chain,
       edge: disk.edge,
       firstEpoch: disk.chain.epoch,

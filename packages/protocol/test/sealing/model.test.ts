@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { Digest, ReplicaId } from '../../src/base/index.ts';
 import {
   BALLOT_STATE_NEW,
+  chosen,
   compareBallots,
   nextVote,
   RULES,
@@ -143,7 +144,7 @@ describe('agreement (invariant 1)', () => {
 
   const wrong: Record<string, Partial<SealingRules>> = {
     'sealing without a vote when all closes are held': {
-      decided: (votes, quorum, own) => RULES.chosen(votes, quorum)?.value ?? own.determined(),
+      decided: (votes, quorum, own) => chosen(votes, quorum)?.value ?? own.determined(),
     },
     'cosigning on acceptance': { decided: (_, __, own) => own.accepted },
     'counting accepts across ballots': {

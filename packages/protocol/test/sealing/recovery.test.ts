@@ -43,6 +43,7 @@ describe('recovery, after the deadline', () => {
       waitingFor: [c.replica],
       deadlineMs: 1_700_000_000_000 + 20_000 + GRACE_MS,
       ballot: { round: 0, replica: '' },
+      mayLeave: false,
     });
     expect(a.sealing.wakeAtMs).toBeGreaterThanOrEqual(a.sealing.status().deadlineMs);
     run(world, 30);

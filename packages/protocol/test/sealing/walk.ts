@@ -145,6 +145,7 @@ export class Walker {
         return { bytes, digest: digestOf(cheapCrypto, bytes) };
       },
       nextRoster: faults.nextRoster ?? fakeNextRoster,
+      provenFacts: (content) => content,
       chain: disk.chain,
       edge: disk.edge,
       firstEpoch: firstEpoch ?? disk.chain.epoch,

@@ -64,6 +64,8 @@ export class Connection {
   #isDrained = true;
   #queue: Uint8Array[] = [];
   #queuedBytes = 0;
+  /** A message was refused: so is what follows, until all before it is sent. */
+  #isRefusing = false;
   #cancelDeadline: Cancel = () => undefined;
 
   constructor(stream: SecretStream, isInitiator: boolean, options: ConnectionOptions) {
@@ -117,7 +119,8 @@ export class Connection {
       this.#write(bytes);
       return true;
     }
-    if (this.#queue.length >= QUEUE_MESSAGES_MAX || this.#queuedBytes + bytes.length > QUEUE_BYTES_MAX) {
+    this.#isRefusing ||= this.#queue.length >= QUEUE_MESSAGES_MAX || this.#queuedBytes + bytes.length > QUEUE_BYTES_MAX;
+    if (this.#isRefusing) {
       this.#options.counts.sendsRefused++;
       return false;
     }
@@ -219,5 +222,6 @@ export class Connection {
       this.#write(bytes);
     }
     this.#queue.splice(0, sent);
+    if (this.#queue.length === 0) this.#isRefusing = false;
   }
 }

@@ -105,7 +105,9 @@ export interface Transport {
   links(): MemberKey[];
   /**
    * Sends 1 to `MESSAGE_BYTES_MAX` bytes, which must not be changed afterwards. False when there is no link or too much is
-   * waiting for this member: then nothing was sent. What was taken arrives in order, or the link goes.
+   * waiting for this member: then nothing was sent, and what follows a refused message is refused until all before it is sent:
+   * of messages sent in one go a first part arrives, and no later one without it. What was taken arrives in order, or the link
+   * goes.
    */
   send(to: MemberKey, bytes: Uint8Array): boolean;
   /** Sends 1 to `DATAGRAM_BYTES_MAX` bytes, if it can. False when there is no link. */

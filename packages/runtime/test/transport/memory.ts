@@ -112,6 +112,7 @@ class End {
   readonly owner: MemoryTransport;
   readonly #queue: Uint8Array[] = [];
   #queuedBytes = 0;
+  #isRefusing = false;
   #isDoomed = false;
 
   constructor(owner: MemoryTransport) {
@@ -127,7 +128,8 @@ class End {
   send(bytes: Uint8Array): boolean {
     assert(bytes.length > 0 && bytes.length <= MESSAGE_BYTES_MAX, `a message of 1 to ${MESSAGE_BYTES_MAX} bytes`);
     if (!this.isOpen) return false;
-    if (this.#queue.length >= QUEUE_MESSAGES_MAX || this.#queuedBytes + bytes.length > QUEUE_BYTES_MAX) {
+    this.#isRefusing ||= this.#queue.length >= QUEUE_MESSAGES_MAX || this.#queuedBytes + bytes.length > QUEUE_BYTES_MAX;
+    if (this.#isRefusing) {
       this.owner.counts.sendsRefused++;
       return false;
     }
@@ -143,6 +145,7 @@ class End {
     const bytes = this.#queue.shift();
     if (bytes === undefined) return;
     this.#queuedBytes -= bytes.length;
+    if (this.#queue.length === 0) this.#isRefusing = false;
     this.owner.counts.messagesOut++;
     this.owner.counts.bytesOut += bytes.length;
     if (!this.other.isOpen) return;
