@@ -1,6 +1,12 @@
+import { execFile } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { beforeAll, expect, it } from 'vitest';
-import { startCluster, until, waggle, type ClusterNode, type ClusterView, type RunningCluster } from './harness.ts';
+import { promisify } from 'node:util';
+import { beforeAll, expect, it, onTestFinished } from 'vitest';
+import { customerFetch, resize, root as home, startCluster, until, waggle } from './harness.ts';
+import type { ClusterNode, ClusterView, RunningCluster } from './harness.ts';
+import { makePictures } from './pictures.ts';
 
 /* Who votes: the roster of a cluster of real nodes, through a loss, a retirement and a newcomer. The tests go on from one another. */
 
@@ -74,4 +80,51 @@ it('a newcomer takes its place, by an invite that was signed where the key is', 
   for (const node of [b, c, d]) expect((await voters(node, 3)).roster).toContain(self);
   expect(new Set(await nextSeal([b, c, d])).size).toBe(1);
   expect((await view(d)).alarms).toEqual([]);
+});
+
+it('a customer checks its statement offline, by voters that the genesis does not know, as AUDITING.md says', async () => {
+  const run = promisify(execFile);
+  const VERIFY = `"${process.execPath}" "${join(home, 'apps', 'verify', 'bin', 'waggle-verify.js')}"`;
+  const directory = mkdtempSync(join(tmpdir(), 'waggle-customer-'));
+  onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+  // The genesis came with the contract; what is asked for comes from several nodes.
+  writeFileSync(join(directory, 'genesis.json'), await (await fetch(`${b.url}/v1/genesis`)).text());
+  const { key } = await b.operator.customer('acme');
+  const [picture] = await makePictures();
+  const made = await until('a key that is known at c', async () => {
+    const response = await resize(c.url, key, 'width=32&format=jpeg', picture!.bytes);
+    return response.status === 200 ? response : undefined;
+  });
+  await made.arrayBuffer();
+  const epoch = await until('a statement', async () => {
+    const response = await customerFetch(c.url, key, '/v1/statements');
+    return ((await response.json()) as { statements: { epoch: number }[] }).statements[0]?.epoch;
+  });
+  const page = readFileSync(join(home, 'docs', 'AUDITING.md'), 'utf8');
+  const commands = /```sh customer\n([^`]*)```/.exec(page)![1]!;
+  const script = commands
+    .replaceAll('https://pictures.example.com', c.url)
+    .replaceAll('/v1/statements/17', `/v1/statements/${epoch}`)
+    .replaceAll('npx waggle-verify', VERIFY);
+  const { stdout } = await run('sh', ['-ec', script], { cwd: directory, env: { ...process.env, KEY: key } });
+  expect(stdout).toMatch(/^statement of acme for epoch \d+, sealed in \d+, cosigned by [0-9a-f]{8} [0-9a-f]{8}\n/);
+  expect(stdout).toMatch(/^OK: /m);
+  // Every node shows a chain that holds; without one, nobody knows who had to sign.
+  const check = script.trimEnd().split('\n').at(-1)!;
+  for (const { url } of cluster.nodes.slice(1)) {
+    writeFileSync(join(directory, 'rosters.jsonl'), await (await fetch(`${url}/v1/rosters.jsonl`)).text());
+    expect((await run('sh', ['-ec', check], { cwd: directory })).stdout).toMatch(/^OK: /m);
+  }
+  const alone = run('sh', ['-ec', check.replace(' --rosters rosters.jsonl', '')], { cwd: directory });
+  await expect(alone).rejects.toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining('/v1/rosters.jsonl') as string,
+  });
+  // The bundle of that epoch by itself, as an auditor has kept it.
+  const archive = new Uint8Array(await (await b.operator.fetch(`/v1/epochs/${epoch}.tar`)).arrayBuffer());
+  writeFileSync(join(directory, 'epoch.tar'), archive);
+  const audit = `${VERIFY} epoch.tar --genesis genesis.json`;
+  const known = await run('sh', ['-ec', `${audit} --rosters rosters.jsonl`], { cwd: directory });
+  expect(known.stdout).toContain(`UNANCHORED: nothing before epoch ${epoch} `);
+  await expect(run('sh', ['-ec', audit], { cwd: directory })).rejects.toMatchObject({ code: 2 });
 });

@@ -3,7 +3,7 @@ import type { Epoch, ErrorCode, ReplicaId, WaggleError } from '@waggle/protocol/
 import type { Alarm } from '@waggle/protocol/member';
 import type { MemberKey } from '@waggle/protocol/membership';
 import type { PoolEvent } from '@waggle/images';
-import { memberEntries } from './cluster.ts';
+import { lagOf, liveEntries, memberEntries } from './cluster.ts';
 import type { Node, Observer } from './node.ts';
 import type { Outcome } from './work.ts';
 
@@ -139,7 +139,7 @@ export class Metrics implements Pick<
       'What others wrote about sealing that no correct node writes; the first 64 since the start.',
       () => driver.evidence.length,
     );
-    this.#watchCluster(driver);
+    this.#watchCluster(node);
     const sizes = new Gauge({
       name: 'waggle_store_bytes',
       help: 'Bytes on disk.',
@@ -160,20 +160,20 @@ export class Metrics implements Pick<
   }
 
   /** Reads what is known of the other members, and what goes between them and this node. */
-  #watchCluster(driver: Node['driver']): void {
+  #watchCluster({ driver, clock }: Node): void {
     this.#gauges('members', 'Members of the cluster, this one too, by state as it sees them.', ['state'], () => {
       const entries = memberEntries(driver);
       return STATES.map((state) => [{ state }, entries.filter((entry) => entry.state === state).length]);
     });
     this.#gauges(
       'lag_seconds',
-      'Since all that the live members had to show was held here, of the one of which that is longest ago.',
+      'Since all that the live members had to show was held here, or since one is there that has shown nothing; of the worst.',
       ['class'],
       () => {
-        const live = memberEntries(driver).filter(({ state }) => state === 'alive' || state === 'suspect');
+        const [live, steadyMs] = [liveEntries(driver), clock.monotonicMs()];
         return CLASSES.map((name) => [
           { class: name },
-          Math.max(0, ...live.flatMap(({ lag }) => lag[name] ?? [])) / 1000,
+          Math.max(0, ...live.map((entry) => lagOf(entry, name, steadyMs))) / 1000,
         ]);
       },
     );

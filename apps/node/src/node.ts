@@ -31,6 +31,7 @@ import type { Config } from './config.ts';
 import { StandingAlarms } from './alarms.ts';
 import { hasCaughtUp } from './cluster.ts';
 import { inviteOf } from './join.ts';
+import { Keeping } from './keeping.ts';
 import { Presence } from './presence.ts';
 import { Relay } from './relay.ts';
 import { Settling } from './settling.ts';
@@ -52,7 +53,7 @@ export interface Observer {
   readonly joinRefused: (from: MemberKey, error: WaggleError) => void;
   /** Something happened to a worker process. */
   readonly worker: (event: PoolEvent) => void;
-  /** Old request records could not be moved into Parquet files, or old slots not be dropped: they stay until the next epoch ends. */
+  /** Old request records could not be moved into Parquet files, or old slots not be dropped: tried again when the next epoch is old. */
   readonly keepingFailed: (error: unknown) => void;
   /** The node cannot go on; it stops itself. */
   readonly fatal: (error: WaggleError) => void;
@@ -68,8 +69,6 @@ const TICK_MS = 1_000;
 const SEEDS_MAX = 16;
 /** Name in the store's `meta`: the node has once known the cluster's customers. */
 const INFORMED = 'informed';
-/** How long after it does that is written down, in ms. */
-const INFORMED_MS = 5_000;
 /** How long an admission may take to reach another member before the newcomer is told of it all the same, in ms. */
 const SPREAD_MS_MAX = 2_000;
 /** How long a node that goes waits for others to hold its last usage, in ms. */
@@ -108,11 +107,10 @@ export class Node {
   readonly #data: DataDirectory;
   readonly #observer: Observer;
   #managing: Promise<unknown> = Promise.resolve();
-  #keeping: Promise<unknown> = Promise.resolve();
-  #rolledBefore: Epoch = 0;
-  /** Epochs below have no slots any more that their age does not allow. */
-  #sweptBefore: Epoch = 0;
+  readonly #keeping: Keeping;
   #isInformed: boolean;
+  /** Once it is informed, until the disk says so: whether all is there that it was informed of. */
+  #isOnDisk: (() => boolean) | undefined;
   readonly #settling: Settling;
   /** Whether it is on disk that this replica was overtaken: the next start must know. */
   #isOvertakenKept = false;
@@ -153,6 +151,11 @@ export class Node {
     // A newcomer is not informed before it has heard somebody anyway.
     const hasOthers = isInformed && driver.authority.admittedReplicas().some((other) => other.replica !== replica);
     this.#settling = new Settling({ clock: this.clock, hasOthers, hasCaughtUp: () => hasCaughtUp(driver) });
+    this.#keeping = new Keeping({
+      rollRecords: (before) => store.rollRecords(before),
+      sweepSlots: async (from, nowMs) => (await this.#sweep(from, nowMs)).from,
+      failed: observer.keepingFailed,
+    });
     this.operatorTokenFile = join(data.path, OPERATOR_TOKEN_FILE);
     this.work = new Work(this);
   }
@@ -301,12 +304,19 @@ export class Node {
   get #isOnceInformed(): boolean {
     if (!this.#isInformed && hasCaughtUp(this.driver)) {
       this.#isInformed = true;
-      // What others sent is written within a second: by then it is on disk, and a restart does not forget it.
-      this.clock.after(INFORMED_MS, () => {
-        this.store.commit({ meta: [[INFORMED, '1']] }).catch(() => undefined);
-      });
+      this.#isOnDisk = this.driver.mark();
     }
     return this.#isInformed;
+  }
+
+  /** What it was informed of is on disk by now: a restart does not forget it. */
+  #rememberInformed(): void {
+    if (this.#isOnDisk?.() !== true) return;
+    const isOnDisk = this.#isOnDisk;
+    this.#isOnDisk = undefined;
+    this.store.commit({ meta: [[INFORMED, '1']] }).catch(() => {
+      this.#isOnDisk = isOnDisk;
+    });
   }
 
   /** How busy it is. */
@@ -355,7 +365,7 @@ export class Node {
     await this.work.idle();
     this.#stopTicking?.();
     await this.#managing;
-    await this.#keeping;
+    await this.#keeping.idle;
     await this.#keepOvertaken();
     const isHeld = await this.driver.leave(LEAVE_MS_MAX);
     await this.driver.close();
@@ -370,6 +380,7 @@ export class Node {
     const nowMs = this.clock.nowMs();
     this.identity.tick(nowMs);
     void this.isInformed;
+    this.#rememberInformed();
     void this.#keepOvertaken();
     // A node that cannot write has said so; the next tick tries again.
     this.#presence.tick().catch(() => undefined);
@@ -377,7 +388,7 @@ export class Node {
     this.#stopTicking = this.clock.after(TICK_MS, () => this.#tick());
   }
 
-  /** Writes down that this replica was overtaken. On a full disk the next tick tries again. */
+  /** Writes down that this replica was overtaken. On a full or locked disk the next tick tries again. */
   async #keepOvertaken(): Promise<void> {
     if (!this.alarms.isOvertaken || this.#isOvertakenKept) return;
     this.#isOvertakenKept = true;
@@ -385,38 +396,29 @@ export class Node {
       await this.store.commit({ meta: [[META.overtaken, this.standing.replica]] });
     } catch (error) {
       this.#isOvertakenKept = false;
-      if (!(error instanceof WaggleError) || error.code !== 'STORE_FULL') this.#observer.fatal(error as WaggleError);
+      const isTransient = error instanceof WaggleError && ['STORE_FULL', 'STORE_BUSY'].includes(error.code);
+      if (!isTransient) this.#observer.fatal(error as WaggleError);
     }
   }
 
   /** Moves old records out and drops old slots, when an epoch has become old enough. */
   #keepHouse(nowMs: number): void {
-    const { driver, store, config, standing } = this;
-    const { genesis } = standing.cluster;
+    const { driver, config } = this;
+    const { genesis } = this.standing.cluster;
     const before = (retentionMs: number): Epoch => Math.min(epochAt(genesis, nowMs - retentionMs), driver.sealingEpoch);
-    const [records, slots] = [before(config.recordRetentionMs), before(config.slotRetentionMs)];
-    if (records <= this.#rolledBefore && slots <= this.#sweptBefore) return;
-    this.#rolledBefore = Math.max(this.#rolledBefore, records);
-    const from = this.#sweptBefore;
-    this.#sweptBefore = Math.max(from, slots);
-    this.#keeping = this.#keeping
-      .then(async () => {
-        await store.rollRecords(records);
-        const { from: swept } = await sweepSlots(from, nowMs, {
-          store,
-          genesis,
-          slotRetentionMs: config.slotRetentionMs,
-          sealingEpoch: () => driver.sealingEpoch,
-          counted: () => driver.counted,
-          drop: (digests, limit) =>
-            store.commit({ expireContents: digests.map((digest) => ({ digest, before: limit })) }),
-        });
-        this.#sweptBefore = Math.min(this.#sweptBefore, swept);
-      })
-      .catch((error: unknown) => {
-        this.#sweptBefore = from;
-        this.#observer.keepingFailed(error);
-      });
+    this.#keeping.tick({ records: before(config.recordRetentionMs), slots: before(config.slotRetentionMs), nowMs });
+  }
+
+  #sweep(from: Epoch, nowMs: number): ReturnType<typeof sweepSlots> {
+    const { driver, store, config, standing } = this;
+    return sweepSlots(from, nowMs, {
+      store,
+      genesis: standing.cluster.genesis,
+      slotRetentionMs: config.slotRetentionMs,
+      sealingEpoch: () => driver.sealingEpoch,
+      counted: () => driver.counted,
+      drop: (digests, limit) => store.commit({ expireContents: digests.map((digest) => ({ digest, before: limit })) }),
+    });
   }
 
   /** A new cluster gets its first operator token: the configured one, or one that is made and kept in a file of mode 0600. */

@@ -11,8 +11,8 @@ import {
   type Totals,
   type Verified,
 } from '@waggle/protocol/audit';
-import { AssertionError, base64, equalBytes, WaggleError, type ClusterId, type Epoch } from '@waggle/protocol/base';
-import { parseSlotList, type Cluster, type Roster } from '@waggle/protocol/sealing';
+import { base64, equalBytes, WaggleError, type ClusterId, type Epoch } from '@waggle/protocol/base';
+import { chainStart, parseSlotList, type Cluster, type Roster } from '@waggle/protocol/sealing';
 import {
   consistencyProof,
   formatVerifierKey,
@@ -25,6 +25,15 @@ import { parseCluster } from './cluster.ts';
 import { misbehaviourIn, MisbehaviourError, type Misbehaviour, type Witnessed } from './evidence.ts';
 import { nodeCrypto } from './node-crypto.ts';
 import { isOutline, verifyOutline } from './outline.ts';
+import {
+  isSameRoster,
+  rosterAt,
+  rosterIn,
+  rostersOfGenesis,
+  rostersOfState,
+  unknownRoster,
+  type Known,
+} from './rosters.ts';
 import { keysOf, openLog } from './signed.ts';
 import { TwiceError, UnusableError, type Item, type LogSource, type Source } from './source.ts';
 import { withRoster, type State } from './state.ts';
@@ -83,6 +92,8 @@ export interface Outcome {
   /** What is to be gone on from next time; null if nothing was verified from the genesis on. */
   readonly state: State | null;
   readonly finding: Finding | null;
+  /** Why it ended before the end, if something could not be read or judged: nothing that is wrong. */
+  readonly stopped: UnusableError | null;
 }
 
 /** What a check starts from. */
@@ -92,13 +103,15 @@ export interface Trust {
   /** The predecessor of that, if it has one: its bundles may come first. */
   readonly ancestor: ClusterId | null;
   readonly state: State | null;
+  /** The rosters that a chain of them proves. */
+  readonly rosters: Known | null;
   /** Checkpoints that somebody else was shown, to hold against the source's. */
   readonly witnessed: readonly Witnessed[];
   /** Whether bundles without the contents of slots will do. */
   readonly withoutSlots: boolean;
 }
 
-/** Goes through the bundles of a source, one in memory at a time. Throws `UnusableError`; what is wrong is in the outcome. */
+/** Goes through the bundles of a source, one in memory at a time. What is wrong, or could not be read, is in the outcome. */
 export async function checkSource(
   source: Source,
   name: string,
@@ -148,11 +161,14 @@ class Check {
 
   async run(source: Source, name: string): Promise<Outcome> {
     let finding: Finding | null = null;
+    let stopped: UnusableError | null = null;
     try {
       await this.#check(source);
     } catch (error) {
       const { epoch = null, where = name } = this.#item ?? {};
-      finding = { error: explain(error), epoch, where };
+      const why = explain(error);
+      if (why instanceof UnusableError) stopped = why;
+      else finding = { error: why, epoch, where };
     }
     return {
       cluster: this.#cluster,
@@ -167,6 +183,7 @@ class Check {
       succession: this.#succession(),
       state: this.#state,
       finding,
+      stopped,
     };
   }
 
@@ -244,7 +261,14 @@ class Check {
     const before = [this.#last, state].map((each) => each?.verified ?? null);
     let found: Found;
     try {
-      found = checkBundle(bundle, item, before, pinned ?? this.#cluster?.id ?? null, this.#trust.withoutSlots);
+      found = checkBundle(
+        bundle,
+        item,
+        before,
+        pinned ?? this.#cluster?.id ?? null,
+        this.#known(),
+        this.#trust.withoutSlots,
+      );
       checkState(found.verified, state?.verified ?? null);
     } catch (error) {
       // That it contradicts what was seen before says more than how.
@@ -253,6 +277,8 @@ class Check {
     }
     const { verified, report, recomputed } = found;
     this.#learn(verified.cluster, verified.chain.roster);
+    if (this.#trust.rosters?.cluster === verified.cluster.id)
+      for (const { roster } of this.#trust.rosters.rosters) this.#learn(verified.cluster, roster);
     this.#compare(note, item.where);
     const isGap = !verified.fromGenesis && report.epoch !== (this.#lastEpoch ?? -2) + 1;
     if (isGap) this.#unanchored.push(report.epoch);
@@ -274,6 +300,12 @@ class Check {
       lateUsage: report.late > 0 ? lateUsageIn(statementsIn(bundle), report.epoch) : [],
       writtenOff: writtenOffIn(bundle),
     });
+  }
+
+  /** Who knows rosters, beside the genesis. */
+  #known(): Known[] {
+    const states = [this.#last, this.#base].flatMap((state) => (state === null ? [] : [rostersOfState(state)]));
+    return this.#trust.rosters === null ? states : [...states, this.#trust.rosters];
   }
 
   /** Throws the proof, if two bundles of one epoch are one. */
@@ -355,6 +387,7 @@ export function checkBreak(outcome: Outcome, predecessor: Outcome, name: string)
   if (cluster?.genesis.predecessor === undefined || outcome.succession === null)
     throw new UnusableError('Expected a cluster that succeeds another one for --predecessor');
   if (predecessor.finding !== null) return { ...outcome, finding: predecessor.finding };
+  if (predecessor.stopped !== null) throw predecessor.stopped;
   const where = `${name} (the predecessor)`;
   try {
     if (predecessor.cluster === null || predecessor.state === null)
@@ -363,7 +396,9 @@ export function checkBreak(outcome: Outcome, predecessor: Outcome, name: string)
     verifyBreak(succession, { cluster: predecessor.cluster, verified: predecessor.state.verified }, nodeCrypto);
     return { ...outcome, succession: checkedSuccession(succession, true) };
   } catch (error) {
-    return { ...outcome, finding: { error: explain(error), epoch: null, where } };
+    const why = explain(error);
+    if (why instanceof UnusableError) throw why;
+    return { ...outcome, finding: { error: why, epoch: null, where } };
   }
 }
 
@@ -379,12 +414,16 @@ function readGenesis(bytes: Uint8Array, pinned: ClusterId | null): Cluster {
 
 type Found = ReturnType<typeof verifyBundle> & { readonly recomputed: boolean };
 
-/** Verifies one bundle after the first of what was verified before that it follows, or alone. */
+/**
+ * Verifies one bundle after the first of what was verified before that it follows, or alone, against a roster that is known. Throws
+ * `UnusableError` for one that is good in itself, but of a roster that nobody here knows.
+ */
 function checkBundle(
   bundle: Bundle,
   item: Item,
   before: readonly (Verified | null)[],
   pinned: ClusterId | null,
+  known: readonly Known[],
   withoutSlots: boolean,
 ): Found {
   const epoch = bundleEpoch(bundle);
@@ -400,7 +439,18 @@ function checkBundle(
       'SLOTS_EXPIRED',
       `Expected the contents of the slots of epoch ${epoch}, received none (--without-slots checks the rest)`,
     );
-  const found = recomputed ? verifyWhole(bundle, after, pinned) : verifyOutline(bundle, after, pinned);
+  const cluster = clusterIn(bundle.get(BUNDLE_FILES.genesis) ?? new Uint8Array());
+  const isOurs = cluster !== null && (pinned === null || cluster.id === pinned);
+  if (!recomputed && isOurs && after === null && epoch !== chainStart(cluster).epoch)
+    throw new UnusableError(
+      `Expected all epochs before ${epoch} too, or a state of them: without the contents of slots it can be checked in sequence only`,
+    );
+  // What is refused for its genesis anyway needs no roster.
+  const { roster, isCertain } = isOurs
+    ? rosterAt([rostersOfGenesis(cluster), ...known.filter((each) => each.cluster === cluster.id)], epoch)
+    : { roster: undefined, isCertain: true };
+  const supposed = isCertain ? roster : (rosterIn(bundle) ?? roster);
+  const found = recomputed ? verifyWhole(bundle, after, pinned, supposed) : verifyOutline(bundle, after, pinned);
   const { listed } = item;
   const { treeSize, root } = found.report;
   if (listed !== null && (listed.treeSize !== treeSize || !equalBytes(listed.root, root)))
@@ -408,6 +458,8 @@ function checkBundle(
       'ROOT_MISMATCH',
       `Expected tree size ${treeSize} and root ${base64.encode(root)} in the list of epochs, as in the bundle, received ${listed.treeSize} and ${base64.encode(listed.root)}`,
     );
+  if (after === null && supposed !== undefined && !isSameRoster(supposed, roster!))
+    throw unknownRoster(epoch, 'its bundle names another roster, and is good if that one is right');
   return { ...found, recomputed };
 }
 
@@ -416,9 +468,10 @@ function verifyWhole(
   bundle: Bundle,
   after: Verified | null,
   pinned: ClusterId | null,
+  roster: Roster | undefined,
 ): ReturnType<typeof verifyBundle> {
   try {
-    return verifyBundle(bundle, after, pinned, nodeCrypto);
+    return verifyBundle(bundle, after, pinned, nodeCrypto, roster);
   } catch (error) {
     if (!(error instanceof WaggleError) || error.code !== 'STATEMENT_MISMATCH') throw error;
     const why = explainStatements(bundle);
@@ -450,12 +503,16 @@ function checkState(verified: Verified, state: Verified | null): void {
     );
 }
 
-/** What the table of errors calls it. What cannot be read is no bundle; a broken assumption is a bug of ours. Throws `UnusableError` on. */
-export function explain(error: unknown): WaggleError {
-  if (error instanceof UnusableError) throw error;
-  if (error instanceof WaggleError) return error;
+/**
+ * What the table of errors calls it. A file that the system does not let us read is not wrong; and what goes wrong in here without a
+ * name is a mistake of ours, which says nothing against the bundle.
+ */
+export function explain(error: unknown): WaggleError | UnusableError {
+  if (error instanceof UnusableError || error instanceof WaggleError) return error;
   const message = error instanceof Error ? error.message : String(error);
-  return new WaggleError(error instanceof AssertionError ? 'INTERNAL' : 'BUNDLE_MALFORMED', message, { cause: error });
+  if (error instanceof Error && 'syscall' in error)
+    return new UnusableError(`Expected to read it: ${message}`, { cause: error });
+  return new WaggleError('INTERNAL', `This is a mistake of waggle-verify: ${message}`, { cause: error });
 }
 
 /** The proof in a finding, if it is one. */

@@ -2,6 +2,7 @@ import type { StatementReport, Totals } from '@waggle/protocol/audit';
 import { base64, ERRORS } from '@waggle/protocol/base';
 import type { Cluster } from '@waggle/protocol/sealing';
 import { proofIn, type CheckedEpoch, type CheckedSuccession, type Finding, type Outcome } from './check.ts';
+import { UnusableError } from './source.ts';
 
 /** What the cluster's identity rests on: a genesis file, an earlier run, or nothing but the source itself. */
 export type Pin = 'genesis' | 'state' | null;
@@ -11,8 +12,8 @@ export interface Output {
   readonly epoch: (checked: CheckedEpoch) => void;
   readonly statement: (report: StatementReport, cluster: Cluster) => void;
   readonly end: (outcome: Outcome, pin: Pin, keepsState: boolean) => void;
-  /** Something is wrong that has no outcome: with a statement, or with the arguments (`finding` is a text then). */
-  readonly failed: (finding: Finding | string) => void;
+  /** Something is wrong that has no outcome: with a statement, or with the arguments or a node. */
+  readonly failed: (finding: Finding | UnusableError) => void;
 }
 
 type Write = (line: string) => void;
@@ -84,7 +85,7 @@ export function humanOutput(out: Write, err: Write): Output {
       else this.failed(it.finding);
     },
     failed(finding) {
-      if (typeof finding === 'string') return err(printable(`waggle-verify: ${finding}`));
+      if (finding instanceof UnusableError) return err(printable(`waggle-verify: ${finding.message}`));
       const { error, epoch, where } = finding;
       err(printable(`FAILED ${error.code}: ${ERRORS[error.code].title}`));
       err(printable(`${epoch === null ? '' : `epoch ${epoch}, `}${where}: ${error.message}`));
@@ -103,9 +104,9 @@ export function humanOutput(out: Write, err: Write): Output {
 const textTotals = (totals: Totals): Record<string, string> =>
   Object.fromEntries(Object.entries(totals).map(([dimension, sum]) => [dimension, String(sum)]));
 
-const findingJson = (finding: Finding | string): Record<string, unknown> =>
-  typeof finding === 'string'
-    ? { code: 'CONFIG_INVALID', message: finding, epoch: null, where: null }
+const findingJson = (finding: Finding | UnusableError): Record<string, unknown> =>
+  finding instanceof UnusableError
+    ? { code: finding.code, message: finding.message, epoch: null, where: null }
     : {
         code: finding.error.code,
         message: finding.error.message,
@@ -122,7 +123,8 @@ const findingJson = (finding: Finding | string): Record<string, unknown> =>
  *   is how many may cosign; `lateUsage` lists `{epoch, statements, totals}` by the epoch that usage comes from; `writtenOff` the
  *   slots that their writers have not closed; `recomputed` is false where the slots are not kept any more.
  * - `{type: "statement", cluster, origin, customer, epoch, sealedIn, treeSize, totals, cosigners}` for a good statement.
- * - `{type: "result", ok, finding, …}`: `ok` is whether the exit code is 0; `finding` is null or `{code, message, epoch, where}`, with
+ * - `{type: "result", ok, finding, …}`: `ok` is whether the exit code is 0; `finding` is null or `{code, message, epoch, where}` (with exit
+ *   code 2 `PEER_UNREACHABLE` for a node that could not be read, else `CONFIG_INVALID`), with
  *   `misbehaviour: {key, treeSize, checkpoints: [{note, where}, {note, where}]}` where it is a proof of one. A check of epochs adds
  *   `{cluster, origin, pinned, epochs, first, last, statements, totals, unanchored, notRecomputed, logSize, succession, stateEpoch}`: `succession`
  *   is null or `{predecessor, epoch, treeSize, cosigners, reason, checked}` for a cluster that continues another; `pinned` is
@@ -147,7 +149,7 @@ export function jsonOutput(out: Write): Output {
       line({ type: 'result', ok: true, finding: null });
     },
     end(it, pinned) {
-      const { cluster, state, finding, ...rest } = it;
+      const { cluster, state, finding, stopped: _, ...rest } = it;
       line({
         type: 'result',
         ok: finding === null,

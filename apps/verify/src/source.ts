@@ -11,12 +11,12 @@ export interface Item {
   readonly listed: { readonly treeSize: number; readonly root: Uint8Array } | null;
   /**
    * Loads it whole, or without the contents of slots when the source keeps no more of it and `allowOutline` is given. Throws
-   * `BUNDLE_MALFORMED` and `SLOTS_EXPIRED`.
+   * `BUNDLE_MALFORMED` and `SLOTS_EXPIRED`, and `UnusableError` if it cannot be read.
    */
   readonly load: (allowOutline: boolean) => Promise<Bundle>;
 }
 
-/** What a source shows of its log beside the bundles. Throws `BUNDLE_MALFORMED`. */
+/** What a source shows of its log beside the bundles. Throws `BUNDLE_MALFORMED`, and `UnusableError` if it cannot be read. */
 export interface LogSource {
   /** The newest checkpoint. */
   newest(): Promise<Uint8Array>;
@@ -47,9 +47,18 @@ export class TwiceError extends WaggleError {
   }
 }
 
-/** What was asked cannot be done, whatever the bundles say: exit code 2. */
+/** What was asked cannot be done, or not be read, whatever the bundles say: exit code 2. */
 export class UnusableError extends Error {
   override readonly name = 'UnusableError';
+  readonly code: 'CONFIG_INVALID' | 'PEER_UNREACHABLE';
+  /** `code`: whether it may be another time (`PEER_UNREACHABLE`), or not as it was asked for. */
+  constructor(
+    message: string,
+    { code = 'CONFIG_INVALID', ...options }: ErrorOptions & { readonly code?: UnusableError['code'] } = {},
+  ) {
+    super(message, options);
+    this.code = code;
+  }
 }
 
 /** A number of bytes for people. */

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Verified } from '@waggle/protocol/audit';
+import type { RosterFrom, Verified } from '@waggle/protocol/audit';
 import {
   hex,
   jcsBytes,
@@ -11,7 +11,6 @@ import {
   utf8,
   WaggleError,
   type Digest,
-  type Epoch,
   type Json,
 } from '@waggle/protocol/base';
 import { parseUsageWriter, usageWriter, type WriterId } from '@waggle/protocol/lattice';
@@ -25,7 +24,6 @@ import {
   parseRoster,
   rosterDigest,
   type EpochRanges,
-  type Roster,
 } from '@waggle/protocol/sealing';
 import { nodeCrypto } from './node-crypto.ts';
 import { UnusableError } from './source.ts';
@@ -40,12 +38,6 @@ export interface State {
   readonly checkpoint: string | null;
   /** The rosters that were decided, each from its epoch on, ascending; the first is that of the genesis. */
   readonly rosters: readonly RosterFrom[];
-}
-
-/** A roster, and the first epoch that it may vote on. */
-export interface RosterFrom {
-  readonly from: Epoch;
-  readonly roster: Roster;
 }
 
 /** The rosters with the one that follows what was verified, if it is another. */

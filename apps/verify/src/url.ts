@@ -1,11 +1,12 @@
 import { BUNDLE_BYTES_MAX, type Bundle, type Verified } from '@waggle/protocol/audit';
-import { base64, concat, equalBytes, parseWhole, WaggleError, type Epoch } from '@waggle/protocol/base';
+import { base64, equalBytes, parseWhole, WaggleError, type Epoch } from '@waggle/protocol/base';
 import { GENESIS_BYTES_MAX } from '@waggle/protocol/sealing';
 import { frontierRoot, tilePath } from '@waggle/protocol/transparency';
 import { openArchive } from './archive.ts';
 import { parseCluster } from './cluster.ts';
+import { get } from './get.ts';
 import { nodeCrypto } from './node-crypto.ts';
-import { mebibytes, UnusableError, type Item, type LogSource, type Source } from './source.ts';
+import { UnusableError, type Item, type LogSource, type Source } from './source.ts';
 
 /** How long an answer may take, in ms: a bundle of a gibibyte over a slow line too. */
 const ANSWER_MS_MAX = 30_000;
@@ -24,41 +25,6 @@ interface Listed {
 
 function malformed(message: string, cause?: unknown): never {
   throw new WaggleError('BUNDLE_MALFORMED', message, { cause });
-}
-
-/** Gets a resource whole. Throws `BUNDLE_MALFORMED` for no or another answer, `SLOTS_EXPIRED` for status 410, `UnusableError` if the credential will not do. */
-async function get(url: URL, token: string | undefined, bytesMax: number, msMax: number): Promise<Uint8Array> {
-  const parts: Uint8Array[] = [];
-  let length = 0;
-  try {
-    const response = await fetch(url, {
-      headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
-      // A redirect could lead to another host than the one that was to be verified.
-      redirect: 'error',
-      signal: AbortSignal.timeout(msMax),
-    });
-    if (response.status === 401 || response.status === 403)
-      throw new UnusableError(
-        `Expected a token of an auditor for ${url.href} (--token or WAGGLE_TOKEN), received ${response.status}`,
-      );
-    if (response.status === 410)
-      throw new WaggleError(
-        'SLOTS_EXPIRED',
-        `Expected the slots at ${url.href}, which are not kept there any more (--without-slots checks the rest)`,
-      );
-    if (response.status !== 200) malformed(`Expected status 200 from ${url.href}, received ${response.status}`);
-    for await (const part of response.body ?? []) {
-      length += part.length;
-      if (length > bytesMax) malformed(`Expected at most ${mebibytes(bytesMax)} from ${url.href}, received more`);
-      parts.push(part);
-    }
-  } catch (error) {
-    if (error instanceof WaggleError || error instanceof UnusableError) throw error;
-    const reason =
-      error instanceof Error ? (error.cause instanceof Error ? error.cause.message : error.message) : String(error);
-    malformed(`Expected an answer from ${url.href}, received none: ${reason}`, error);
-  }
-  return concat(...parts);
 }
 
 /** Reads a page of the list: how far the epochs are sealed (null: none is), and the sealed ones of the page. */

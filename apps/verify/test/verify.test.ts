@@ -525,10 +525,10 @@ describe('a URL', () => {
       code: 'BUNDLE_MALFORMED',
       epoch: 1,
     });
-    expect(await finding(bad('/v1/epochs/2.tar', '', 500))).toMatchObject({
+    expect(await finding(bad('/v1/epochs/2.tar', '', 404))).toMatchObject({
       code: 'BUNDLE_MALFORMED',
       epoch: 2,
-      message: expect.stringContaining('500') as string,
+      message: expect.stringContaining('404') as string,
     });
     expect(await finding(bad('/v1/epochs/2.tar', '', 302))).toMatchObject({ code: 'BUNDLE_MALFORMED', epoch: 2 });
   });

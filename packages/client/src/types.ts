@@ -65,7 +65,7 @@ export interface ReceiptClaims {
   readonly time: string;
 }
 
-/** A receipt as it came. It is not verified here: that takes the genesis of the cluster (docs/API.md, "Receipts"). */
+/** A receipt as it came. It is not verified here: that takes the key of the node that signed it (docs/API.md, "Receipts"). */
 export interface Receipt {
   /** The JWS (RFC 7515), to be kept as it is. */
   readonly text: string;
@@ -157,7 +157,7 @@ export interface Coverage {
   /** Members whose figures are in it as of a known time, of all that count. */
   readonly members: number;
   readonly of: number;
-  /** The oldest of these times, of members that are not reachable too. */
+  /** The oldest of these times, of members that are not reachable too; of those that have one. */
   readonly oldest: string;
   readonly replicas: readonly {
     readonly replica: string;
@@ -175,8 +175,8 @@ export interface UsageReport {
   readonly from: string;
   /** RFC 3339, end of the last epoch. */
   readonly to: string;
-  /** All that the live members had counted by then is in it. */
-  readonly asOf: string;
+  /** All that the live members had counted by then is in it; null: one of them was not compared since that node's start. */
+  readonly asOf: string | null;
   /** Whose figures are in it, and how old they are. */
   readonly coverage: Coverage;
   readonly totals: Usage;

@@ -10,6 +10,7 @@ export type { Metering } from './driver/disk.ts';
 export { Driver, type DriverOptions } from './driver/driver.ts';
 export { encodeNodeEntry, NODE_KEY, parseNodeEntry, type NodeEntry, type NodeLoad } from './driver/directory.ts';
 export * from './driver/epochs.ts';
+export { Rosters } from './driver/rosters.ts';
 export {
   META,
   takeStanding,

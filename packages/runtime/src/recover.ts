@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import Database from 'better-sqlite3';
 import {
@@ -14,7 +14,7 @@ import {
   type ReplicaId,
   type Signer,
 } from '@waggle/protocol/base';
-import { packBundle, verifySuccessor } from '@waggle/protocol/audit';
+import { streamBundle, verifySuccessor } from '@waggle/protocol/audit';
 import { Authority, parseFacts, encodeFact, factKey, isFactKey, replicaIdOf } from '@waggle/protocol/authority';
 import { addUsage, parseUsageWriter, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
 import {
@@ -39,9 +39,10 @@ import {
   type Slot,
   type SlotId,
 } from '@waggle/protocol/usage';
-import { openDataDirectory, writePrivateFile } from './data-directory.ts';
-import { parseDetails, readBundle, readOutline } from './driver/epochs.ts';
+import { openDataDirectory, syncDirectory } from './data-directory.ts';
+import { bundleFiles, outlineFiles, parseDetails } from './driver/epochs.ts';
 import { META } from './driver/founding.ts';
+import { settleMonths } from './driver/months.ts';
 import { readChain } from './driver/restart.ts';
 import { adoptJoiningKeys, createJoiningKeys } from './keys.ts';
 import { nodeCrypto } from './node-crypto.ts';
@@ -105,17 +106,23 @@ export async function openRecovery({ directory, random }: RecoveryOptions): Prom
   const data = openDataDirectory(directory);
   let store: Store | undefined;
   const close = async (): Promise<void> => {
-    await store?.close();
-    store = undefined;
-    data.close();
+    try {
+      await store?.close();
+    } finally {
+      store = undefined;
+      data.close();
+    }
   };
   try {
     store = await openStore({ directory: data.path, mayCreate: false });
     const held = await readHeld(store, data.path);
     const end = async (genesis: Genesis, replica: ReplicaId, follows: boolean): Promise<Cluster> => {
       const cluster = clusterOf(genesis, nodeCrypto);
-      await archive(present(store, 'an open store'), held);
-      await store?.close();
+      const open = present(store, 'an open store');
+      // A node that was stopped right after a large seal has not added all of it up yet, and the statements go.
+      await settleMonths({ store: open, genesis: held.surviving.cluster.genesis }, await open.load());
+      await archive(open, held);
+      await open.close();
       store = undefined;
       convert(data.path, held, { genesis, replica, follows });
       return cluster;
@@ -134,7 +141,7 @@ export async function openRecovery({ directory, random }: RecoveryOptions): Prom
       close,
     };
   } catch (error) {
-    await close();
+    await close().catch(() => undefined);
     throw error;
   }
 }
@@ -250,7 +257,10 @@ async function readWriters(
   });
 }
 
-/** The successor's genesis. Its keys stand beside those of the old replica until the store says whose they are. */
+/**
+ * The successor's genesis. Its keys stand beside those of the old replica until the store says whose they are. Throws `DECODE_FAILED`
+ * for one that no node would take: it is too large, or its reason too long.
+ */
 function successor(
   directory: string,
   { surviving, chain, last, writers }: Held,
@@ -271,7 +281,7 @@ function successor(
     cosignerKey: base64.encode(keys.cosigner.publicKey),
   };
   const byName = ([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number => compareText(a, b);
-  return signSuccessor(
+  const genesis = signSuccessor(
     { format: 1, name, operatorKey, startMs, epochMs, sealGraceMs, roster: [self] },
     {
       cluster: cluster.id,
@@ -287,6 +297,8 @@ function successor(
     },
     operator,
   );
+  // As every start will read it: the old standing is gone by then.
+  return parseGenesis(utf8(encodeGenesis(genesis)));
 }
 
 function checkFollowed(bytes: Uint8Array, { surviving }: Held): Genesis {
@@ -319,17 +331,33 @@ async function archive(store: Store, { surviving }: Held): Promise<void> {
   for (let from: Epoch = 0; ;) {
     const page: SealedEpoch[] = await store.sealedRange(from, ARCHIVE_PAGE);
     for (const { epoch } of page) {
-      const bundle = await readBundle(store, cluster, epoch, nextEpoch).catch((error: unknown) => {
+      const files = await bundleFiles(store, cluster, epoch, nextEpoch).catch((error: unknown) => {
         if (error instanceof WaggleError && error.code === 'SLOTS_EXPIRED')
-          return readOutline(store, cluster, epoch, nextEpoch);
+          return outlineFiles(store, cluster, epoch, nextEpoch);
         throw error;
       });
-      writePrivateFile(join(folder, `epoch-${epoch}.tar`), packBundle(epoch, bundle));
+      await writePieces(folder, `epoch-${epoch}.tar`, streamBundle(epoch, files).pieces);
     }
     const last = page.at(-1);
     if (last === undefined) return;
     from = last.epoch + 1;
   }
+}
+
+/** What `writePrivateFile` does, for a file that need not fit into memory. */
+async function writePieces(folder: string, name: string, pieces: AsyncIterable<Uint8Array>): Promise<void> {
+  const temporary = join(folder, `${name}.tmp`);
+  rmSync(temporary, { force: true });
+  const fd = openSync(temporary, 'wx', 0o600);
+  try {
+    for await (const piece of pieces)
+      for (let offset = 0; offset < piece.length;) offset += writeSync(fd, piece, offset);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  renameSync(temporary, join(folder, name));
+  syncDirectory(folder);
 }
 
 const ARCHIVE_PAGE = 100;

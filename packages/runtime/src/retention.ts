@@ -1,9 +1,9 @@
-import { assert, utf8, type Digest, type Epoch } from '@waggle/protocol/base';
+import { assert, utf8, WaggleError, type Digest, type Epoch } from '@waggle/protocol/base';
 import { epochAt, parseHeader, parseSlotList, type Genesis, type SlotEntry } from '@waggle/protocol/sealing';
-import { slotName } from '@waggle/protocol/usage';
+import { parseSlot, slotName } from '@waggle/protocol/usage';
 import { parseDetails } from './driver/epochs.ts';
 import { nodeCrypto } from './node-crypto.ts';
-import { SEALED_PAGE_MAX, type SealedEpoch, type Store } from './store/types.ts';
+import { CONTENTS_PAGE_MAX, SEALED_PAGE_MAX, type ContentEntry, type SealedEpoch, type Store } from './store/types.ts';
 
 /** Sealed epochs that one sweep lets go of at most: bounds its memory, and its one transaction. */
 export const EPOCHS_PER_SWEEP_MAX = 1_000;
@@ -33,20 +33,29 @@ export interface Swept {
 }
 
 /**
- * Drops the contents of slots of sealed epochs that are older than the retention, from an epoch on. Headers, slot lists, rosters,
- * facts, checkpoints, leaves, tiles and statements stay for ever: without slots an epoch is still proven and billed, only that its
- * statements are the sums of its slots, nobody can compute any more.
+ * Drops the contents of slots of sealed epochs that are older than the retention, from an epoch on: what their seals counted, and
+ * what was pinned for them and not counted, as what a close reported of a slot that its own close came to speak for. Headers, slot
+ * lists, rosters, facts, checkpoints, leaves, tiles and statements stay for ever: without slots an epoch is still proven and billed,
+ * only that its statements are the sums of its slots, nobody can compute any more.
  *
  * A content stays as long as anything else names it: an epoch within the retention (what its seal counted, or had counted before),
- * or the chain (`counted`: of a slot that was written off, a later seal counts the difference). Beginning again at an earlier epoch,
- * or after a crash, drops nothing more and nothing less.
+ * or the chain (`counted`: of a slot that was written off, a later seal counts the difference). Closes and votes on epochs that are
+ * not sealed pin what they name in those epochs. Beginning again at an earlier epoch, or after a crash, drops nothing more and
+ * nothing less.
  */
 export async function sweepSlots(from: Epoch, nowMs: number, options: RetentionOptions): Promise<Swept> {
   const { store, genesis, slotRetentionMs, sealingEpoch, counted, drop } = options;
   const old = epochAt(genesis, nowMs - slotRetentionMs);
   const end = Math.max(from, Math.min(old, sealingEpoch(), from + EPOCHS_PER_SWEEP_MAX));
+  if (end === from) return { from, contents: 0 };
   const expired = new Set<Digest>();
-  for await (const row of rowsOf(store, from, end)) for (const digest of await slotsOf(store, row)) expired.add(digest);
+  const pinned = await pinnedIn(store, from, end);
+  for await (const row of rowsOf(store, from, end)) {
+    const { slots, facts, roster } = parseHeader(utf8(row.header));
+    for (const digest of [slots.digest, facts, roster]) pinned.delete(digest);
+    for (const digest of await slotsOf(store, row)) expired.add(digest);
+  }
+  for (const digest of pinned) if (!expired.has(digest) && (await isSlot(store, digest))) expired.add(digest);
   // Takes no room, and every idle slot is this one.
   expired.delete(EMPTY);
   // Epochs that are sealed while this goes on are looked at as well: they may name what `counted` named until then.
@@ -62,6 +71,32 @@ export async function sweepSlots(from: Epoch, nowMs: number, options: RetentionO
 }
 
 const EMPTY = Buffer.from(nodeCrypto.sha256(new Uint8Array())).toString('hex') as Digest;
+
+/** The contents that were pinned in these epochs, and not since. */
+async function pinnedIn(store: Store, from: Epoch, end: Epoch): Promise<Set<Digest>> {
+  const pinned = new Set<Digest>();
+  for (let after: Digest | null = null; ;) {
+    const page: ContentEntry[] = await store.contentDigests(after, CONTENTS_PAGE_MAX);
+    for (const { digest, epoch } of page) if (epoch >= from && epoch < end) pinned.add(digest);
+    const last = page.at(-1);
+    if (page.length < CONTENTS_PAGE_MAX || last === undefined) return pinned;
+    after = last.digest;
+  }
+}
+
+/** Whether a content is one of a slot: no other kind of content begins with a row of one. */
+async function isSlot(store: Store, digest: Digest): Promise<boolean> {
+  const bytes = await store.content(digest);
+  if (bytes === null) return false;
+  try {
+    return parseSlot(bytes.subarray(0, bytes.indexOf(LINE_FEED) + 1)).length > 0;
+  } catch (error) {
+    if (error instanceof WaggleError) return false;
+    throw error;
+  }
+}
+
+const LINE_FEED = 0x0a;
 
 /** The sealed epochs from `from` up to, not including, `end`. */
 async function* rowsOf(store: Store, from: Epoch, end: Epoch): AsyncGenerator<SealedEpoch> {

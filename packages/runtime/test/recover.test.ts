@@ -1,10 +1,11 @@
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import Database from 'better-sqlite3';
 import { describe, expect, it } from 'vitest';
 import { unpackBundle, verifyBreak, verifyBundle, verifySuccessor, type Verified } from '@waggle/protocol/audit';
 import { HybridClock, present, seededRandom, utf8, WaggleError, type CustomerId } from '@waggle/protocol/base';
 import { addUsage, verifyControl, ZERO_USAGE, type ControlRegister, type Usage } from '@waggle/protocol/lattice';
-import { encodeGenesis, type Cluster } from '@waggle/protocol/sealing';
+import { encodeGenesis, REASON_LENGTH_MAX, type Cluster } from '@waggle/protocol/sealing';
 import {
   createOperatorKey,
   Driver,
@@ -20,6 +21,7 @@ import {
   takeStanding,
   type Cancel,
   type Clock,
+  type MonthRow,
   type Recovery,
   type Store,
 } from '../src/index.ts';
@@ -239,11 +241,32 @@ describe('recovering', () => {
     expect(existsSync(join(archive, 'waggle.db'))).toBe(true);
     const succession = present(verifySuccessor(successor, nodeCrypto), 'a predecessor');
     verifyBreak(succession, { cluster, verified: verifyArchive(archive) }, nodeCrypto);
+    const written = readdirSync(archive).filter((file) => file.startsWith('epoch-'));
+    expect(written.toSorted()).toEqual(['epoch-0.tar', 'epoch-1.tar', 'epoch-2.tar']);
+    for (const file of written) expect(statSync(join(archive, file)).mode & 0o777).toBe(0o600);
     // A restart goes on as the same.
     const again = await start(directory, clock);
     expect(again.driver.standing).toMatchObject({ replica: standing.replica, founded: false });
     expect(again.driver.unsealed.usage(3, acme)).toEqual(ZERO_USAGE);
     await again.close();
+  });
+
+  it('keeps what was sealed last in the sums of the month, though the node was stopped before it added them up', async () => {
+    const { directory, clock } = await ended();
+    const database = new Database(join(directory, 'waggle.db'));
+    database.exec("DELETE FROM month; DELETE FROM meta WHERE key = 'monthsThrough'");
+    database.close();
+    await recovery(directory, ({ succeed }) => succeed(operatorOf(directory), ''));
+    const running = await start(directory, clock);
+    clock.advance(EPOCH_MS);
+    await running.sealed(3);
+    await running.close();
+    const store = await openStore({ directory });
+    const months: MonthRow[] = [];
+    await store.loadMonth('2023-11', (rows) => months.push(...rows));
+    await store.close();
+    const all = addUsage(one(1), addUsage(one(2), one(4)));
+    expect(months).toEqual([{ month: '2023-11', customer: acme, usage: all }]);
   });
 
   it('can be done again for the successor, before it has sealed anything and after', async () => {
@@ -298,6 +321,45 @@ describe('recovering', () => {
     });
     await after.close();
     expect(existsSync(path('joining.json'))).toBe(false);
+  });
+
+  it('carries what the seals of tens of thousands of restarts have counted', async () => {
+    const { directory, clock, replica } = await ended();
+    const database = new Database(join(directory, 'waggle.db'));
+    const { digest } = database.prepare('SELECT digest FROM content LIMIT 1').get() as { digest: string };
+    const add = (name: string, entries: readonly (readonly [string, unknown])[]): void => {
+      const text = database.prepare('SELECT value FROM meta WHERE key = ?').pluck().get(name) as string;
+      const all = [...(JSON.parse(text) as [string, unknown][]), ...entries];
+      database.prepare('UPDATE meta SET value = ? WHERE key = ?').run(JSON.stringify(all), name);
+    };
+    const runs = Array.from({ length: 25_000 }, (_, i) => 300_000_000_000_000 + i);
+    add(
+      'counted',
+      runs.map((run) => [`${replica}-${run}-1`, digest]),
+    );
+    add(
+      'closed',
+      runs.map((run) => [`${replica}/${run}`, [[0, 0]]]),
+    );
+    database.close();
+    const { genesis } = await recovery(directory, ({ succeed }) => succeed(operatorOf(directory), ''));
+    expect(encodeGenesis(genesis).length).toBeGreaterThan(4 * 1024 * 1024);
+    expect(genesis.predecessor!.counted).toHaveLength(runs.length);
+    const running = await start(directory, clock);
+    expect(running.driver.unsealed.usage(3, acme)).toEqual(addUsage(one(2), one(4)));
+    await running.close();
+  });
+
+  it('changes nothing if no node would take what it makes', async () => {
+    const { directory, clock, cluster } = await ended();
+    await recovery(directory, async ({ succeed }) => {
+      await expect(succeed(operatorOf(directory), 'x'.repeat(REASON_LENGTH_MAX + 1))).rejects.toEqual(
+        coded('DECODE_FAILED', 'a reason'),
+      );
+    });
+    const running = await start(directory, clock);
+    expect(running.driver.standing.cluster).toEqual(cluster);
+    await running.close();
   });
 
   it('takes no other key, and no directory without a cluster', async () => {

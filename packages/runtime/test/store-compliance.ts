@@ -5,6 +5,7 @@ import { utf8, WaggleError } from '@waggle/protocol/base';
 import type { ClusterId, CustomerId, Digest, ReplicaId, Run } from '@waggle/protocol/base';
 import { addUsage, type Usage } from '@waggle/protocol/lattice';
 import { encodeStatement, statementLeaf } from '@waggle/protocol/transparency';
+import { STATEMENTS_PAGE_MAX } from '../src/index.ts';
 import type {
   Batch,
   ControlRow,
@@ -241,6 +242,14 @@ export function describeStore(name: string, make: () => Promise<StoreUnderTest>)
         }));
       expect(listed).toEqual(left.toSorted((a, b) => (a.digest < b.digest ? -1 : 1)));
       expect(await store.contentDigests(listed[2]!.digest, 1)).toEqual([listed[3]]);
+      const [first, gone, third] = rows;
+      expect(await store.contentSizes([third!, gone!, first!, first!].map(({ digest }) => digest))).toEqual([
+        third!.bytes.length,
+        null,
+        first!.bytes.length,
+        first!.bytes.length,
+      ]);
+      expect(await store.lacks([first!.digest, gone!.digest])).toEqual([gone!.digest]);
       expect(await store.content(rows[1]!.digest)).toBeNull();
     });
 
@@ -303,6 +312,13 @@ export function describeStore(name: string, make: () => Promise<StoreUnderTest>)
       expect(texts(await store.statements(1, null, 10))).toEqual(texts(statementsIn(1)));
       expect(texts(await store.statements(1, 5, 1))).toEqual(texts(statementsIn(1).slice(1, 2)));
       expect(await store.statements(2, null, 10)).toEqual([]);
+      const bytes = statementsIn(1).reduce((sum, statement) => sum + statement.bytes.length, 0);
+      expect(await Promise.all([0, 1, 2, 3].map((epoch) => store.statementBytes(epoch)))).toEqual([
+        statementsIn(0).reduce((sum, statement) => sum + statement.bytes.length, 0),
+        bytes,
+        0,
+        0,
+      ]);
       expect(texts(await store.statementsOf(customerOf(2), 0, 9, 10))).toEqual(
         texts([statementsIn(0)[2]!, statementsIn(1)[2]!]),
       );
@@ -316,6 +332,21 @@ export function describeStore(name: string, make: () => Promise<StoreUnderTest>)
         [1, 8],
         [2, 12],
       ]);
+    });
+
+    it('says how large the statements of an epoch are together, however many', async () => {
+      const count = 2 * STATEMENTS_PAGE_MAX;
+      const statements = Array.from({ length: count + 1 }, (_, i) => ({
+        ...statementsIn(0)[0]!,
+        leafIndex: 1 + i,
+        bytes: statementOf(customerOf(i), 0, 0),
+        customer: customerOf(i),
+      }));
+      const sizeOf = (rows: readonly StatementRow[]) => rows.reduce((sum, { bytes }) => sum + bytes.length, 0);
+      await store.commit({ sealed: [{ ...sealed(0), treeSize: 1 + count }], statements });
+      expect(await store.statementBytes(0)).toBe(sizeOf(statements.slice(0, count)));
+      await store.commit({ sealed: [{ ...sealed(0), treeSize: 2 + count }] });
+      expect(await store.statementBytes(0)).toBe(sizeOf(statements));
     });
 
     it('shows statements by leaf across epochs, up to the last that is sealed', async () => {

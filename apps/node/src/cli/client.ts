@@ -15,8 +15,8 @@ export interface ClientOptions extends OutputOptions {
 }
 
 /**
- * Who asks: an operator or auditor with a token, a customer with a key, or anyone. Anyone shows a token only if it was given
- * for this: the operator's own would otherwise go to every log that somebody looks at.
+ * Who asks: an operator or auditor with a token, a customer with a key, or anyone, who shows a token if there is one: a log may
+ * be for auditors only. The operator's own goes to no node elsewhere.
  */
 type Role = 'token' | 'key' | 'anyone';
 
@@ -27,11 +27,12 @@ const ANSWER_MS_MAX = 60_000;
 export function asking(command: Command, ...roles: readonly Exclude<Role, 'anyone'>[]): Command {
   command
     .option('--url <URL>', 'where the node is (WAGGLE_URL; default: from the settings of the node on this machine)')
-    .option('--data <DIRECTORY>', "the node's data directory, for its operator token (WAGGLE_DATA)")
     .addOption(new Option('--config <FILE>', 'the file of settings (WAGGLE_CONFIG; default: waggle.json)').hideHelp())
     .option('--json', 'print the answer as JSON');
   if (roles.includes('token'))
-    command.option('--token <TOKEN>', 'who asks (WAGGLE_TOKEN; default: operator.token of the data directory)');
+    command
+      .option('--data <DIRECTORY>', "the node's data directory, for its operator token (WAGGLE_DATA)")
+      .option('--token <TOKEN>', 'who asks (WAGGLE_TOKEN; default: operator.token of the data directory)');
   if (roles.includes('key')) command.option('--key <KEY>', 'the API key of a customer (WAGGLE_KEY)');
   return command;
 }
@@ -66,8 +67,10 @@ export class Client {
     const url = options.url ?? present(env['WAGGLE_URL']) ?? localUrl(config);
     if (url === null) throw new CommandError('Expected --url or WAGGLE_URL, because the port of the node is 0', 2);
     demandUrl(url);
-    const staysHere = role === 'token' && options.token === undefined && present(env['WAGGLE_TOKEN']) === undefined;
-    return new Client(url, credentialOf(url, options, config, role), staysHere);
+    const given = options.token ?? present(env['WAGGLE_TOKEN']);
+    if (role === 'key') return new Client(url, keyOf(options), false);
+    if (given !== undefined) return new Client(url, given, false);
+    return new Client(url, role === 'anyone' ? tokenIfAny(url, config) : ownToken(url, config), true);
   }
 
   /**
@@ -154,28 +157,37 @@ export function queryOf(parameters: Readonly<Record<string, string | undefined>>
 
 const present = (text: string | undefined): string | undefined => (text === '' ? undefined : text);
 
-function credentialOf(url: string, options: ClientOptions, config: Config, role: Role): string | null {
-  const { env } = process;
-  if (role === 'key') {
-    const key = options.key ?? present(env['WAGGLE_KEY']);
-    if (key === undefined)
-      throw new CommandError('Expected the API key of a customer in --key or WAGGLE_KEY, found none', 2);
-    return key;
-  }
-  const given = options.token ?? present(env['WAGGLE_TOKEN']);
-  if (role === 'anyone') return given ?? null;
-  if (given !== undefined) return given;
-  // Whoever gets to see the operator's own token is the operator.
-  if (url !== localUrl(config) && !isThisMachine(url))
+function keyOf({ key = present(process.env['WAGGLE_KEY']) }: ClientOptions): string {
+  if (key !== undefined) return key;
+  throw new CommandError('Expected the API key of a customer in --key or WAGGLE_KEY, found none', 2);
+}
+
+/** The operator's own token, out of the data directory or the settings. Whoever gets to see it is the operator. */
+function ownToken(url: string, config: Config): string {
+  if (!isHere(url, config))
     throw new CommandError(
       `Expected a token in --token or WAGGLE_TOKEN for ${url}: the one in ${config.data} is sent to a node on this machine only`,
       2,
     );
-  const file = join(config.data, 'operator.token');
+  const file = tokenFile(config);
   const token = readToken(file) ?? config.operatorToken;
   if (token !== null) return token;
   throw new CommandError(`Expected a token in --token, in WAGGLE_TOKEN or in ${file}, found none`, 2);
 }
+
+/** The same for what can be asked without: null where there is none, where it must not go, and where it may not be read. */
+function tokenIfAny(url: string, config: Config): string | null {
+  if (!isHere(url, config)) return null;
+  try {
+    return readToken(tokenFile(config)) ?? config.operatorToken;
+  } catch {
+    return config.operatorToken;
+  }
+}
+
+const tokenFile = ({ data }: Config): string => join(data, 'operator.token');
+
+const isHere = (url: string, config: Config): boolean => url === localUrl(config) || isThisMachine(url);
 
 /** Whether a URL leads to this machine: to its loopback, or to an address of one of its interfaces. */
 function isThisMachine(url: string): boolean {

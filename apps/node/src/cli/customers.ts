@@ -2,7 +2,10 @@ import type { Command } from 'commander';
 import type { Customer } from '@waggle/identity';
 import { asking, Client, queryOf, type ClientOptions } from './client.ts';
 import { issueKey } from './keys.ts';
-import { CommandError, fields, say, show, table } from './output.ts';
+import { CommandError, fields, note, say, show, table, write } from './output.ts';
+
+/** Customers that `list` asks for at a time: as many as a node gives. */
+const PAGE = 1_000;
 
 const pathOf = (id: string): string => `/v1/customers/${encodeURIComponent(id)}`;
 
@@ -18,7 +21,7 @@ export function customerCommands(program: Command): void {
     .action(create);
   command('list', 'list customers, by id')
     .option('--after <ID>', 'only ids above this one')
-    .option('--limit <N>', 'at most this many', '1000')
+    .option('--limit <N>', 'at most this many (default: all)')
     .action(list);
   command('show <id>', 'show a customer and its limits').action((id: string, options: ClientOptions) =>
     change(options, 'GET', pathOf(id)),
@@ -57,14 +60,66 @@ async function create(
   show(options, { ...created, key: issued }, () => `${describe(created)}\n\n${issued.text}`, issued.key);
 }
 
-async function list(options: ClientOptions & { readonly after?: string; readonly limit: string }): Promise<void> {
-  const { after, limit } = options;
-  const path = `/v1/customers${queryOf({ after, limit })}`;
-  const answer = await Client.open(options, 'token').ask<{ customers: Customer[] }>('GET', path);
-  const { customers } = answer;
-  const rows = customers.map((one) => [one.id, one.name, one.status, one.createdAt]);
-  const human = (): string => (rows.length === 0 ? 'No customers.' : table(['ID', 'NAME', 'STATUS', 'CREATED'], rows));
-  show(options, answer, human, customers.map(({ id }) => id).join('\n'));
+interface ListOptions extends ClientOptions {
+  readonly after?: string;
+  readonly limit?: string;
+}
+interface Page {
+  readonly customers: readonly Customer[];
+  /** `after` of the page that follows. */
+  readonly next: string | null;
+}
+
+/** Prints page by page: a cluster may have more customers than are to be held at once. */
+async function list(options: ListOptions): Promise<void> {
+  const limit = options.limit === undefined ? Infinity : limitOf(options.limit);
+  const print = options.json === true ? jsonPrinter() : options.quiet === true ? printIds : tablePrinter();
+  const client = Client.open(options, 'token');
+  let left = limit;
+  for (let { after } = options; ;) {
+    const query = queryOf({ after, limit: String(Math.min(left, PAGE)) });
+    const { customers, next } = await client.ask<Page>('GET', `/v1/customers${query}`);
+    left -= customers.length;
+    const isLast = next === null || left <= 0;
+    await print({ customers, next }, isLast);
+    if (!isLast) after = next;
+    else if (next === null || options.json === true) return;
+    else return note(`waggle: cut at --limit ${limit}; what follows: --after ${next}`);
+  }
+}
+
+function limitOf(text: string): number {
+  if (/^[1-9]\d{0,14}$/.test(text)) return Number(text);
+  throw new CommandError(`Expected a whole number from 1 on for --limit, received ${JSON.stringify(text)}`, 2);
+}
+
+type Printer = (page: Page, isLast: boolean) => Promise<void>;
+
+const printIds: Printer = ({ customers }) => write(customers.map(({ id }) => `${id}\n`).join(''));
+
+/** The head stands over the first page only. */
+function tablePrinter(): Printer {
+  let head: readonly string[] | null = ['ID', 'NAME', 'STATUS', 'CREATED'];
+  return async ({ customers }) => {
+    const rows = customers.map((one) => [one.id, one.name, one.status, one.createdAt]);
+    if (rows.length > 0) await write(`${table(head ?? [], rows)}\n`);
+    else if (head !== null) say('No customers.');
+    head = null;
+  };
+}
+
+/** All pages as one answer of the API. */
+function jsonPrinter(): Printer {
+  let before: string | null = null;
+  return async ({ customers, next }, isLast) => {
+    if (before === null) await write('{\n  "customers": [');
+    before ??= '';
+    for (const one of customers) {
+      await write(`${before}\n    ${JSON.stringify(one, null, 2).replaceAll('\n', '\n    ')}`);
+      before = ',';
+    }
+    if (isLast) await write(`\n  ],\n  "next": ${JSON.stringify(next)}\n}\n`);
+  };
 }
 
 async function change(options: ClientOptions, method: string, at: string, body?: unknown): Promise<void> {

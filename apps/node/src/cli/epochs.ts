@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { asking, Client, queryOf, type ClientOptions } from './client.ts';
 import { CommandError, fields, say, show, table } from './output.ts';
 
@@ -32,8 +32,10 @@ export function epochCommands(program: Command): void {
   asking(program.command('epochs'), 'token')
     .description('the newest epochs and what became of them')
     .option('--from <N>', 'from this epoch on')
-    .option('--limit <N>', 'at most this many')
-    .option('--watch', 'go on, and print how each epoch is closed and sealed, until Ctrl-C')
+    .option('--limit <N>', 'at most this many, up to 1000 (default: 100)')
+    .addOption(
+      new Option('--watch', 'go on, and print how each epoch is closed and sealed, until Ctrl-C').conflicts('limit'),
+    )
     .action(epochs);
   asking(program.command('epoch <n>'), 'token')
     .description('one epoch: header, roster, cosigners, what was written off and what came late, files')
@@ -51,7 +53,8 @@ async function epochs(
   const client = Client.open(options, 'anyone');
   const { from, limit } = options;
   const answer = await client.ask<Epochs>('GET', `/v1/epochs${queryOf({ from, limit })}`);
-  if (options.watch === true) return watch(client, options, answer.sealedUpTo ?? -1);
+  if (options.watch === true)
+    return watch(client, options, from === undefined ? (answer.sealedUpTo ?? -1) + 1 : Number(from));
   show(options, answer, () =>
     answer.epochs.length === 0
       ? 'No epochs.'
@@ -73,11 +76,13 @@ const rowOf = ({ epoch, start, end, state, waitingFor, treeSize, root }: EpochRo
   root,
 ];
 
-/** Prints what becomes of every epoch after `sealedUpTo`: each change once, and the seals in order. */
-async function watch(client: Client, options: ClientOptions, sealedUpTo: number): Promise<void> {
+/** Prints what becomes of every epoch from `first` on: each change once, and the seals in order. */
+async function watch(client: Client, options: ClientOptions, first: number): Promise<void> {
   const told = new Map<number, string>();
-  for (let next = sealedUpTo + 1; ; await delay(WATCH_MS)) {
+  for (let next = first; ; await delay(WATCH_MS)) {
     const answer = await client.ask<Epochs>('GET', `/v1/epochs?from=${next}&limit=${WATCH_LIMIT}`);
+    // The log of a successor begins later than with 0.
+    next = Math.max(next, answer.epochs[0]?.epoch ?? next);
     for (const row of [...answer.epochs].sort((a, b) => a.epoch - b.epoch)) {
       if (row.state === 'sealed' && row.epoch !== next) continue;
       const progress = `${row.state} ${shortOf(row.waitingFor) ?? ''}`;

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import Table from 'cli-table3';
 import { WaggleError } from '@waggle/protocol/base';
 
@@ -9,6 +10,11 @@ export interface OutputOptions {
 
 /** Writes a line to standard output. */
 export const say = (line: string): void => void process.stdout.write(`${line}\n`);
+
+/** Writes to standard output, no faster than that takes it. */
+export async function write(chunk: string | Uint8Array): Promise<void> {
+  if (!process.stdout.write(chunk)) await once(process.stdout, 'drain');
+}
 
 /** Writes a line to standard error: what is not the result. */
 export const note = (line: string): void => void process.stderr.write(`${line}\n`);

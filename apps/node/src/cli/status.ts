@@ -23,6 +23,8 @@ export interface Cluster {
   readonly members: readonly Member[];
   readonly roster: readonly string[];
   readonly openEpoch: number;
+  /** To be sealed next; the open one when nothing waits. */
+  readonly sealingEpoch: number;
   readonly alarms: readonly string[];
 }
 interface Epoch {
@@ -46,7 +48,7 @@ interface Seen {
 
 /** Characters of a replica's id that are enough to tell members apart in a head. */
 const SHORT = 8;
-/** Epochs that the sealing line looks at. */
+/** Epochs asked for, from the one to be sealed next on: that many may be sealed between two answers. */
 const EPOCHS = 20;
 
 /** Whether a member counts as reachable. */
@@ -62,11 +64,9 @@ export function statusCommand(program: Command): void {
       const client = Client.open(options, 'token');
       const isAll = options.all === true || options.urls !== undefined;
       const listed = (options.urls?.split(',') ?? []).map((url) => client.at(url.trim(), true).url);
-      const [ready, cluster, epochs] = [
-        await client.check('/readyz'),
-        await client.ask<Cluster>('GET', '/v1/cluster'),
-        await client.ask<Epochs>('GET', `/v1/epochs?limit=${EPOCHS}`),
-      ];
+      const ready = await client.check('/readyz');
+      const cluster = await client.ask<Cluster>('GET', '/v1/cluster');
+      const epochs = await askEpochs(client, cluster);
       const seen = isAll ? await askAll(client, cluster, listed) : [];
       const views = isAll ? { views: seen } : {};
       show(options, { ready: ready === 'yes', cluster, epochs, ...views }, () =>
@@ -75,6 +75,14 @@ export function statusCommand(program: Command): void {
       for (const alarm of cluster.alarms) note(`waggle: ${alarm}`);
       if (ready !== 'yes') process.exitCode = 1;
     });
+}
+
+/** The epochs to be sealed next, and the open one, however many wait between them. */
+async function askEpochs(client: Client, { sealingEpoch, openEpoch }: Cluster): Promise<Epochs> {
+  const first = await client.ask<Epochs>('GET', `/v1/epochs?from=${sealingEpoch}&limit=${EPOCHS}`);
+  if (first.epochs.some(({ epoch }) => epoch === openEpoch)) return first;
+  const last = await client.ask<Epochs>('GET', `/v1/epochs?from=${openEpoch}&limit=1`);
+  return { sealedUpTo: first.sealedUpTo, epochs: [...first.epochs, ...last.epochs] };
 }
 
 /** What each live node sees, and each that is listed, all asked at once. */
@@ -126,14 +134,15 @@ function describe(url: string, ready: string, cluster: Cluster, epochs: Epochs):
 
 /** Which epochs wait to be sealed, and for whom, as far as the node says it. */
 function sealing({ epochs }: Epochs, openEpoch: number): string {
-  const [first, ...more] = epochs.filter(({ epoch, state }) => epoch < openEpoch && state !== 'sealed');
+  const first = epochs.find(({ epoch, state }) => epoch < openEpoch && state !== 'sealed');
   if (first === undefined) return 'nothing waits';
   const { waitingFor = [], deadline } = first;
+  const after = openEpoch - first.epoch - 1;
   return [
     `epoch ${first.epoch} is ${first.state}`,
     ...(waitingFor.length === 0 ? [] : [`waits for ${waitingFor.join(', ')}`]),
     ...(deadline === undefined || deadline === null ? [] : [`until ${deadline}`]),
-    ...(more.length === 0 ? [] : [`${more.length} after it`]),
+    ...(after === 0 ? [] : [`${after} after it`]),
   ].join(', ');
 }
 

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { DIMENSIONS, equalUsage, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
 import { asking, Client, queryOf, type ClientOptions } from './client.ts';
-import { note, show, table } from './output.ts';
+import { note, show, table, write } from './output.ts';
 
 interface RangeOptions extends ClientOptions {
   readonly from?: string;
@@ -24,7 +24,7 @@ interface Answer {
   readonly customer: string;
   readonly from: string;
   readonly to: string;
-  readonly asOf: string;
+  readonly asOf: string | null;
   readonly coverage: { readonly members: number; readonly of: number; readonly oldest: string };
 }
 interface MonthAnswer extends Answer {
@@ -38,6 +38,9 @@ interface UsageAnswer extends Answer {
   readonly totals: Usage;
   readonly epochs: readonly EpochUsage[];
 }
+
+/** Entries that `audit` asks for at a time: as many as a node gives. */
+const AUDIT_PAGE = 1_000;
 
 const HEAD = ['REQUESTS', 'FAILED', 'BYTES IN', 'BYTES OUT', 'PIXELS IN', 'PIXELS OUT', 'CPU µs'];
 const figures = (usage: Usage): number[] => DIMENSIONS.map((dimension) => usage[dimension]);
@@ -62,7 +65,7 @@ export function usageCommands(program: Command): void {
     );
   asking(program.command('audit'), 'token')
     .description('who changed what when, as JSON lines, newest first (operator)')
-    .action((options: ClientOptions) => copy(Client.open(options, 'token'), '/v1/audit'));
+    .action(audit);
 }
 
 /** As operator if a customer is named; else as the customer of the key. */
@@ -93,6 +96,8 @@ function showMonth(options: UsageOptions, answer: MonthAnswer): void {
 
 /** Whose figures it is, and how old they are. */
 function harvest({ asOf, coverage: { members, of, oldest } }: Answer): string {
+  if (asOf === null)
+    return `A live member was not compared with since this node's start: the figures of ${members} of ${of} members, the oldest as of ${oldest}`;
   const all = members === of && oldest === asOf;
   return `As of ${asOf}, with the figures of ${members} of ${of} members${all ? '' : `, the oldest as of ${oldest}`}`;
 }
@@ -102,14 +107,26 @@ function rowsOf({ epoch, start, state, usage, late }: EpochUsage): unknown[][] {
   return equalUsage(late, ZERO_USAGE) ? [row] : [row, [String(epoch), start, 'late', ...figures(late)]];
 }
 
+async function audit(options: ClientOptions): Promise<void> {
+  const client = Client.open(options, 'token');
+  const limit = String(AUDIT_PAGE);
+  for (let after: string | undefined; ;) {
+    const page = await (await client.send('GET', `/v1/audit${queryOf({ after, limit })}`)).text();
+    if (page === '' && after === undefined) note('Nothing.');
+    await write(page);
+    const lines = page.trimEnd().split('\n');
+    if (lines.length < AUDIT_PAGE) return;
+    after = (JSON.parse(lines.at(-1)!) as { readonly id: string }).id;
+  }
+}
+
 /** Copies a stream of lines to standard output, no faster than that takes them. */
 async function copy(client: Client, path: string): Promise<void> {
   const { body } = await client.send('GET', path);
   let bytes = 0;
   for await (const chunk of body ?? []) {
     bytes += (chunk as Uint8Array).length;
-    if (!process.stdout.write(chunk as Uint8Array))
-      await new Promise((resolve) => process.stdout.once('drain', resolve));
+    await write(chunk as Uint8Array);
   }
   if (bytes === 0) note('Nothing.');
 }

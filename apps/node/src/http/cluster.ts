@@ -20,7 +20,15 @@ const zone = Type.Unsafe<string | null>({ type: ['string', 'null'], description:
 const orNull = (schema: object) => Type.Unsafe({ anyOf: [schema, { type: 'null' }] });
 const ms = (description: string) => Type.Unsafe<number | null>({ type: ['integer', 'null'], description });
 
-const node = Type.Object({ replica: Type.String(), url: Type.String(url), zone, load });
+const node = Type.Object({
+  replica: Type.String(),
+  url: Type.String(url),
+  zone,
+  load,
+  transportKey: Type.String({
+    description: 'Ed25519 public key, 32 bytes in base64: what its receipts are signed with.',
+  }),
+});
 
 const member = Type.Object({
   member: Type.String({ description: 'Public key, hexadecimal.' }),
@@ -93,7 +101,8 @@ export function clusterRoutes(app: App, deps: Deps, guards: Guards): void {
     async () => ({
       nodes: liveEntries(driver).flatMap((entry) => {
         const { url: at, zone: room, load: busy } = said(entry);
-        return at === null || busy === null ? [] : [{ replica: entry.replica, url: at, zone: room, load: busy }];
+        const { replica, transportKey } = entry;
+        return at === null || busy === null ? [] : [{ replica, url: at, zone: room, load: busy, transportKey }];
       }),
     }),
   );
@@ -120,7 +129,7 @@ export function clusterRoutes(app: App, deps: Deps, guards: Guards): void {
         member: entry.member,
         replica: entry.replica,
         state: entry.state,
-        since: entry.sinceMs === null ? null : rfc3339(entry.sinceMs),
+        since: entry.sinceMs === null ? null : rfc3339(clock.nowMs() - clock.monotonicMs() + entry.sinceMs),
         incarnation: entry.incarnation,
         status: entry.status,
         ...said(entry),
@@ -130,7 +139,7 @@ export function clusterRoutes(app: App, deps: Deps, guards: Guards): void {
       roster: driver.roster.map(({ replica }) => replica),
       openEpoch: driver.openEpoch,
       sealingEpoch: driver.sealingEpoch,
-      alarms: [...deps.node.alarms.texts(driver.openEpoch), ...alarmsOf(driver)],
+      alarms: [...deps.node.alarms.texts(driver.openEpoch), ...alarmsOf(driver, clock.monotonicMs())],
     }),
   );
   inviteRoutes(app, deps, guards);

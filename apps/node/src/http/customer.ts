@@ -29,12 +29,17 @@ const sums = { usage: usageRef, late };
 
 /** How fresh sums over the cluster are. */
 export const freshness = {
-  asOf: time('All that the live members had counted by then is in it.'),
+  asOf: Type.Unsafe<string | null>({
+    type: ['string', 'null'],
+    format: 'date-time',
+    description:
+      'All that the live members had counted by then is in it; null: one of them was not compared since this node’s start.',
+  }),
   coverage: Type.Object(
     {
       members: Type.Integer({ description: 'Members whose figures are in it as of a known time.' }),
       of: Type.Integer({ description: 'Members that count.' }),
-      oldest: time('The oldest of these times, of members that are not reachable too.'),
+      oldest: time('The oldest of these times, of members that are not reachable too; of those that have one.'),
       replicas: Type.Array(
         Type.Object({
           replica: Type.String(),

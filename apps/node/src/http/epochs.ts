@@ -1,12 +1,13 @@
+import { Readable } from 'node:stream';
 import { Type } from 'typebox';
 import { base64, fromUtf8, utf8, WaggleError, type Epoch } from '@waggle/protocol/base';
-import { packBundle } from '@waggle/protocol/audit';
+import { streamBundle, type BundleFile } from '@waggle/protocol/audit';
 import { encodeGenesis, encodeRoster, epochBounds, type SlotEntry } from '@waggle/protocol/sealing';
 import { slotName } from '@waggle/protocol/usage';
 import {
-  readBundle,
+  bundleFiles,
+  outlineFiles,
   readEpoch,
-  readOutline,
   readSlot,
   readSlotList,
   SEALED_PAGE_MAX,
@@ -53,10 +54,10 @@ const slotFields = {
 
 const ONE_CODES = ['REQUEST_INVALID', 'EPOCH_NOT_SEALED', 'EPOCH_UNKNOWN', 'QUEUE_FULL'] as const;
 
-/** Archives of an epoch: what comes after its number, how it is put together, and what it is. */
+/** Archives of an epoch: what comes after its number, what is in it, and what it is. */
 const ARCHIVES = [
-  ['.tar', readBundle, 'Everything that it takes to verify the epoch offline, for waggle-verify'],
-  ['/outline.tar', readOutline, 'The same without the contents of slots, which are not kept for ever'],
+  ['.tar', bundleFiles, 'Everything that it takes to verify the epoch offline, for waggle-verify'],
+  ['/outline.tar', outlineFiles, 'The same without the contents of slots, which are not kept for ever'],
 ] as const;
 
 /**
@@ -263,12 +264,13 @@ export function epochRoutes(app: App, deps: Deps, guards: Guards): void {
   file('/slots.jsonl', 'application/jsonl', 'The slot list: what was counted', closedOff, async ({ row }, _, reply) =>
     reply.send(Buffer.from((await readSlotList(store, row)).bytes)),
   );
-  for (const [name, read, summary] of ARCHIVES)
-    file(name, 'application/x-tar', summary, closedOff, async ({ row }, request, reply) => {
+  for (const [name, filesOf, summary] of ARCHIVES)
+    file(name, 'application/x-tar', summary, closedOff, async ({ row: { epoch } }, request, reply) => {
       const party = partyOf(request);
       archives.take(party, 1);
       holdUntilOver(request, () => archives.give(party, 1));
-      return reply.send(Buffer.from((await packed(row.epoch, read)).buffer));
+      const { size, pieces } = streamBundle(epoch, await opened(epoch, filesOf));
+      return reply.header('content-length', size).send(Readable.from(pieces, { objectMode: false }));
     });
 
   app.get(
@@ -361,12 +363,15 @@ export function epochRoutes(app: App, deps: Deps, guards: Guards): void {
     for await (const { bytes } of streamStatements(store, epoch)) yield `${fromUtf8(bytes)}\n`;
   }
 
-  let packing: Promise<unknown> = Promise.resolve();
+  let opening: Promise<unknown> = Promise.resolve();
 
-  /** One archive at a time. */
-  function packed(epoch: Epoch, read: typeof readBundle): Promise<Uint8Array<ArrayBuffer>> {
-    const archive = packing.then(async () => packBundle(epoch, await read(store, cluster, epoch, driver.openEpoch)));
-    packing = archive.catch(() => undefined);
-    return archive;
+  /**
+   * The files of an archive, of which all is known that a proper answer can still say. One archive at a time: to find out how large
+   * it is takes the store a while. After that each goes on as fast as its client takes it, and none waits for a slow one.
+   */
+  function opened(epoch: Epoch, filesOf: typeof bundleFiles): Promise<BundleFile[]> {
+    const files = opening.then(() => filesOf(store, cluster, epoch, driver.openEpoch));
+    opening = files.catch(() => undefined);
+    return files;
   }
 }

@@ -6,7 +6,7 @@ import { customerOf, type Guards } from './authenticate.ts';
 import { freshness } from './customer.ts';
 import { AUTHENTICATION_CODES, closed, CUSTOMER_CODES, customerId, responses, time, usageRef } from './schemas.ts';
 import { rfc3339 } from './time.ts';
-import { coverageView } from './usage.ts';
+import { freshnessView } from './usage.ts';
 
 const part = (description: string) => Type.Unsafe({ allOf: [{ $ref: 'Usage#' }], description });
 
@@ -33,13 +33,11 @@ export function monthRoutes(app: App, { node }: Deps, guards: Guards): void {
   function view(customer: CustomerId): object {
     const nowMs = clock.nowMs();
     const { fromMs, toMs, ...usage } = driver.months.usage(customer, nowMs);
-    const { asOfMs, ...coverage } = coverageOf(driver, nowMs);
     return {
       customer,
       from: rfc3339(fromMs),
       to: rfc3339(toMs),
-      asOf: rfc3339(asOfMs),
-      coverage: coverageView(coverage),
+      ...freshnessView(coverageOf(driver, nowMs)),
       ...usage,
     };
   }

@@ -7,6 +7,9 @@ import { WaggleError } from '@waggle/protocol/base';
 
 const BOUNDARY = /;\s*boundary=(?:"([^"\r\n]{1,70})"|([^\s;"]{1,70}))/i;
 const HEADERS_BYTES_MAX = 16 * 1024;
+/** White space that may come after a delimiter; senders add none. */
+const PADDING_BYTES_MAX = 1024;
+const LINE_BREAK = Buffer.from('\r\n');
 
 const invalid = (expected: string): WaggleError =>
   new WaggleError('REQUEST_INVALID', `Expected ${expected} in the multipart body`);
@@ -37,18 +40,19 @@ interface Delimiter {
   readonly isLast: boolean;
 }
 
-/** The first delimiter from an offset on: at the start of a line, followed by `--` or by the end of the line. */
+/**
+ * The first delimiter from an offset on: the first line that begins with the boundary, since no line of a part may (RFC 2046
+ * §5.1.1), followed by `--` or by the end of the line. One search: a body of nothing but what looks like one costs no more.
+ */
 function delimiterAt(body: Buffer, mark: Buffer, from: number): Delimiter | undefined {
-  for (let at = body.indexOf(mark, from); at >= 0; at = body.indexOf(mark, at + 1)) {
-    const isLine = at === 0 || (at >= from + 2 && body[at - 2] === 0x0d && body[at - 1] === 0x0a);
-    if (!isLine) continue;
-    const start = Math.max(0, at - 2);
-    let end = at + mark.length;
-    if (body[end] === 0x2d && body[end + 1] === 0x2d) return { start, end, isLast: true };
-    while (body[end] === 0x20 || body[end] === 0x09) end++;
-    if (body[end] === 0x0d && body[end + 1] === 0x0a) return { start, end: end + 2, isLast: false };
-  }
-  return undefined;
+  const isFirst = from === 0 && body.subarray(0, mark.length).equals(mark);
+  const start = isFirst ? 0 : body.indexOf(Buffer.concat([LINE_BREAK, mark]), from);
+  if (start < 0) return undefined;
+  let end = start + (isFirst ? 0 : LINE_BREAK.length) + mark.length;
+  if (body[end] === 0x2d && body[end + 1] === 0x2d) return { start, end, isLast: true };
+  const endMax = end + PADDING_BYTES_MAX;
+  while (end < endMax && (body[end] === 0x20 || body[end] === 0x09)) end++;
+  return body[end] === 0x0d && body[end + 1] === 0x0a ? { start, end: end + 2, isLast: false } : undefined;
 }
 
 /** A part is a file if it has a name of a file or the type of a picture. */

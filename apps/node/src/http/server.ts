@@ -23,6 +23,7 @@ import { monthRoutes } from './months.ts';
 import { pictureRoutes } from './pictures.ts';
 import { problemOf, sendProblem } from './problem.ts';
 import { Room } from './room.ts';
+import { rosterRoutes } from './rosters.ts';
 import { refuseUnknown } from './routing.ts';
 import { VERSION } from './self.ts';
 import { tokenRoutes } from './tokens.ts';
@@ -127,6 +128,7 @@ function addRoutes(app: App, deps: Deps): void {
     tokenRoutes(scope, deps, guards);
     clusterRoutes(scope, deps, guards);
     epochRoutes(scope, deps, guards);
+    rosterRoutes(scope, deps, guards);
     logRoutes(scope, deps, guards);
     healthRoutes(scope, deps, guards);
     docsRoutes(scope);

@@ -47,7 +47,7 @@ export async function readUsage(
   // One moment: what no seal has counted by now, and then the statements of exactly the seals until now. An epoch that is
   // sealed while they are read is in the former.
   const { openEpoch, sealingEpoch } = node.driver;
-  const { asOfMs, ...coverage } = coverageOf(node.driver, node.clock.nowMs());
+  const coverage = coverageOf(node.driver, node.clock.nowMs());
   const unsealed = unsealedParts(node, customer);
   const latest = unsealed.reduce((max, { epoch }) => Math.max(max, epoch), openEpoch);
   const { first, last } = epochsOf(node, fromMs, toMs, latest);
@@ -59,19 +59,23 @@ export async function readUsage(
     customer,
     from: rfc3339(epochBounds(genesis, first).startMs),
     to: rfc3339(genesis.startMs + (last + 1) * genesis.epochMs),
-    asOf: rfc3339(asOfMs),
-    coverage: coverageView(coverage),
+    ...freshnessView(coverage),
     totals,
     ...grouped(genesis, group, parts, { openEpoch, sealingEpoch, hasOpen }),
   };
 }
 
+const orNull = (ms: number | null): string | null => (ms === null ? null : rfc3339(ms));
+
 /** A coverage as the API shows it. */
-export const coverageView = ({ members, of, oldestMs, replicas }: Omit<Coverage, 'asOfMs'>): object => ({
-  members,
-  of,
-  oldest: rfc3339(oldestMs),
-  replicas: replicas.map(({ asOfMs, ...one }) => ({ ...one, asOf: asOfMs === null ? null : rfc3339(asOfMs) })),
+export const freshnessView = ({ asOfMs: allMs, members, of, oldestMs, replicas }: Coverage): object => ({
+  asOf: orNull(allMs),
+  coverage: {
+    members,
+    of,
+    oldest: rfc3339(oldestMs),
+    replicas: replicas.map(({ asOfMs, ...one }) => ({ ...one, asOf: orNull(asOfMs) })),
+  },
 });
 
 /**

@@ -213,6 +213,15 @@ describe('a member', () => {
   });
 });
 
+it('a member is shown with the time since when it is as it is', async () => {
+  const { members } = (await test.operator('GET', '/v1/cluster')).json<{
+    members: { replica: string; since: string }[];
+  }>();
+  const own = members.find(({ replica }) => replica === test.node.standing.replica)!;
+  expect(Date.parse(own.since)).toBeGreaterThan(performance.timeOrigin - 60_000);
+  expect(Date.parse(own.since)).toBeLessThanOrEqual(Date.now());
+});
+
 it('metrics show the members and what goes between them', async () => {
   const { payload } = await test.operator('GET', '/metrics');
   expect(payload).toMatch(/^waggle_members\{state="alive"\} 1$/m);
@@ -220,6 +229,31 @@ it('metrics show the members and what goes between them', async () => {
   expect(payload).toMatch(/^waggle_links 0$/m);
   expect(payload).toMatch(/^waggle_lag_seconds\{class="control"\} 0$/m);
   expect(payload).toMatch(/^waggle_replication_bytes_total\{direction="out"\} 0$/m);
+});
+
+it('a live member that has shown nothing since the start is told of, and no sum is as of now', async () => {
+  const { driver, clock } = test.node;
+  const replica = await admitted();
+  const own = driver.members;
+  const silent = { ...own[0]!, replica, state: 'alive' as const, sinceMs: clock.monotonicMs() - 60_000 };
+  const members = vi.spyOn(driver, 'members', 'get').mockReturnValue([...own, silent]);
+  onTestFinished(() => members.mockRestore());
+  const { payload } = await test.operator('GET', '/metrics');
+  for (const name of ['control', 'usage'])
+    expect(
+      Number(new RegExp(`^waggle_lag_seconds\\{class="${name}"\\} (.+)$`, 'm').exec(payload)?.[1]),
+    ).toBeGreaterThan(59);
+  const { alarms } = (await test.operator('GET', '/v1/cluster')).json<{ alarms: string[] }>();
+  expect(alarms).toContainEqual(expect.stringMatching(new RegExp(`^Replica ${replica} answers, but`)));
+  const customer = test.as(await keyOf(test, 'patient'));
+  for (const path of ['/v1/usage', '/v1/usage/month']) {
+    const { asOf, coverage } = (await customer('GET', path)).json<{
+      asOf: unknown;
+      coverage: { replicas: object[] };
+    }>();
+    expect(asOf).toBeNull();
+    expect(coverage.replicas).toContainEqual(expect.objectContaining({ replica, state: 'alive', asOf: null }));
+  }
 });
 
 describe('a node that goes', () => {

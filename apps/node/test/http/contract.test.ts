@@ -1,6 +1,6 @@
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { WaggleError } from '@waggle/protocol/base';
+import { base64, WaggleError } from '@waggle/protocol/base';
 import { buildServer } from '../../src/http/index.ts';
 import { Metrics } from '../../src/metrics.ts';
 import { customerOf, keyOf, openTestNode, OPERATOR_TOKEN, PNG, type Caller, type TestNode } from './support.ts';
@@ -285,6 +285,7 @@ describe('what an operator does', () => {
   it('the cluster: one member', async () => {
     const { replica, cluster } = test.node.standing;
     const said = { replica, url: 'https://waggle.example', zone: null, load: { workers: 1, running: 0, queued: 0 } };
+    const transportKey = base64.encode(test.node.standing.keys.transport.publicKey);
     expect((await test.operator('GET', '/v1/cluster')).json()).toEqual({
       cluster: cluster.id,
       origin: cluster.origin,
@@ -295,7 +296,7 @@ describe('what an operator does', () => {
           ...said,
           member: expect.stringMatching(/^[0-9a-f]{64}$/) as string,
           state: 'alive',
-          since: expect.anything() as unknown,
+          since: TIME,
           incarnation: expect.any(Number) as number,
           status: 'admitted',
           addresses: expect.any(Array) as unknown[],
@@ -308,7 +309,7 @@ describe('what an operator does', () => {
       sealingEpoch: expect.any(Number) as number,
       alarms: [],
     });
-    expect((await acme('GET', '/v1/nodes')).json()).toEqual({ nodes: [said] });
+    expect((await acme('GET', '/v1/nodes')).json()).toEqual({ nodes: [{ ...said, transportKey }] });
   });
 });
 

@@ -1,5 +1,7 @@
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { base64, fromUtf8, hex } from '@waggle/protocol/base';
+import { once } from 'node:events';
+import { get as httpGet, type IncomingMessage } from 'node:http';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { base64, fromUtf8, hex, WaggleError } from '@waggle/protocol/base';
 import { unpackBundle, verifyBundle, verifyStatement } from '@waggle/protocol/audit';
 import { addUsage, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
 import { clusterOf, parseGenesis } from '@waggle/protocol/sealing';
@@ -30,6 +32,7 @@ interface UsageAnswer {
 let test: TestNode;
 let acme: Caller;
 let auditor: Caller;
+let auditorToken: string;
 /** The epoch in which acme has sealed usage. */
 let billed: number;
 /** Of acme: what was metered in that epoch, as the API said before it was sealed. */
@@ -42,6 +45,7 @@ beforeAll(async () => {
   const { token } = (await test.operator('POST', '/v1/tokens', { role: 'auditor', name: 'a' })).json<{
     token: string;
   }>();
+  auditorToken = token;
   auditor = test.as(token);
   // Early in an epoch, so that all of it is in one.
   const { openEpoch } = test.node.driver;
@@ -288,6 +292,74 @@ describe('epochs', () => {
     expect((await auditor('GET', `/v1/epochs/${test.node.driver.openEpoch}.tar`)).json()).toMatchObject({
       code: 'EPOCH_NOT_SEALED',
     });
+  });
+});
+
+describe('an archive on its way', () => {
+  let origin: string;
+  beforeAll(async () => {
+    origin = await test.app.listen({ host: '127.0.0.1', port: 0 });
+  });
+  afterEach(() => vi.restoreAllMocks());
+  const options = () => ({ headers: { authorization: `Bearer ${auditorToken}` } });
+  const request = (epoch = billed) => fetch(`${origin}/v1/epochs/${epoch}.tar`, options());
+  /** On a connection of its own, of which nothing is taken but the head. */
+  const begin = async () => {
+    const sent = httpGet(`${origin}/v1/epochs/${billed}.tar`, { ...options(), agent: false });
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    return response;
+  };
+
+  it('says how long it is, and is that', async () => {
+    for (const name of ['.tar', '/outline.tar']) {
+      const { headers, rawPayload } = await get(`/v1/epochs/${billed}${name}`);
+      expect(headers['content-length']).toBe(String(rawPayload.length));
+      unpackBundle(rawPayload);
+    }
+  });
+
+  it('is not begun when something is known to be missing: that is said instead', async () => {
+    vi.spyOn(test.node.store, 'contentSizes').mockResolvedValue([null]);
+    const response = await request();
+    expect([response.status, await response.json()]).toEqual([410, expect.objectContaining({ code: 'SLOTS_EXPIRED' })]);
+  });
+
+  it('breaks off when something fails later, and does not end as if it were whole', async () => {
+    let fail!: (error: WaggleError) => void;
+    vi.spyOn(test.node.store, 'statements').mockReturnValue(new Promise((_, reject) => (fail = reject)));
+    const response = await request();
+    expect(response.status).toBe(200);
+    fail(new WaggleError('DATA_DAMAGED', 'Expected other bytes'));
+    await expect(response.arrayBuffer()).rejects.toThrow('terminated');
+    vi.restoreAllMocks();
+    unpackBundle(new Uint8Array(await (await request()).arrayBuffer()));
+  });
+
+  it('is read as it is taken, and no further when its client goes away', async () => {
+    // As if there were a gigabyte of statements in one epoch; in the others there is what there is.
+    const { store } = test.node;
+    const [statement] = await store.statements(billed, null, 1);
+    const page = Array.from({ length: 1_000 }, () => statement!);
+    const pages = 2_000;
+    const statements = store.statements.bind(store);
+    const statementBytes = store.statementBytes.bind(store);
+    vi.spyOn(store, 'statementBytes').mockImplementation(async (epoch) =>
+      epoch === billed ? pages * 1_000 * statement!.bytes.length : statementBytes(epoch),
+    );
+    const reads = vi
+      .spyOn(store, 'statements')
+      .mockImplementation(async (epoch, after, limit) => (epoch === billed ? page : statements(epoch, after, limit)));
+    const answers = await Promise.all([begin(), begin()]);
+    expect(answers.map(({ statusCode }) => statusCode)).toEqual([200, 200]);
+    expect(await (await request(0)).json()).toMatchObject({ code: 'QUEUE_FULL' });
+    for (const answer of answers) answer.destroy();
+    // The room for an archive is given back when nothing is read for it any more.
+    await until(async () => {
+      const response = await request(0);
+      await response.arrayBuffer();
+      return response.status === 200;
+    });
+    expect(reads.mock.calls.filter(([epoch]) => epoch === billed).length).toBeLessThan(pages / 10);
   });
 });
 

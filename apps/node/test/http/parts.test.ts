@@ -61,6 +61,76 @@ describe('a form of one file', () => {
   });
 });
 
+describe('a form of many lines that look like delimiters', () => {
+  const typed = 'multipart/form-data; boundary=x';
+  const part = (content: string): string => `--x\r\nContent-Disposition: form-data; filename="f"\r\n\r\n${content}`;
+  /** The file, or the code of the error, and how often the body was searched and read a byte at a time. */
+  function parsed(text: string): { readonly result: string; readonly looks: number } {
+    let looks = 0;
+    const body = new Proxy(Buffer.from(text, 'latin1'), {
+      get(target, name) {
+        looks++;
+        const value: unknown = Reflect.get(target, name, target);
+        return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+      },
+    });
+    let result = '';
+    const code = codeOf(() => (result = fileOf(typed, body).toString('latin1')));
+    return { result: code === 'none' ? result : code, looks };
+  }
+
+  it.each([
+    ['within lines, in a preamble', (n: number) => `a${'--x'.repeat(n)}`, 'REQUEST_INVALID'],
+    ['within lines, in a file', (n: number) => part('a--x'.repeat(n)), 'REQUEST_INVALID'],
+    ['at the start of lines', (n: number) => part('\r\n--xa'.repeat(n)), 'REQUEST_INVALID'],
+    [
+      'at the start of lines of a preamble',
+      (n: number) => `${'\r\n--xa'.repeat(n)}\r\n${part('a')}`,
+      'REQUEST_INVALID',
+    ],
+    ['of a bare line feed', (n: number) => part('\n--x'.repeat(n)), 'REQUEST_INVALID'],
+  ])('%s: looks at no more of it than of a short one', (_, make, expected) => {
+    const [short, long] = [parsed(make(4)), parsed(make(20_000))];
+    expect([short.result, long.result]).toEqual([expected, expected]);
+    expect(long.looks).toBe(short.looks);
+    expect(long.looks).toBeLessThan(20);
+  });
+
+  it('is read where they are within lines only', () => {
+    const content = `a${'--x'.repeat(1_000)}\n--x--`;
+    expect(parsed(`${part(content)}\r\n--x--\r\n`).result).toBe(content);
+  });
+
+  it('is refused where one begins with the delimiter: that is not to be in a part (RFC 2046 §5.1.1)', () => {
+    expect(parsed(`${part('a\r\n--xy\r\nb')}\r\n--x--\r\n`).result).toBe('REQUEST_INVALID');
+  });
+});
+
+describe('a form as it is sent', () => {
+  // Bodies of curl 7.88.1 and Chromium 156, as a server got them.
+  const headers = 'Content-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Type: image/png';
+  it.each([
+    ['curl', '------------------------bc21d2de46adeddd'],
+    ['Chromium', '----WebKitFormBoundaryzjTY8VDCglmq8ZFZ'],
+  ])('%s', (_, boundary) => {
+    const picture = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0x2d, 0x2d]);
+    const body = Buffer.concat([
+      Buffer.from(`--${boundary}\r\n${headers}\r\n\r\n`),
+      picture,
+      Buffer.from(`\r\n--${boundary}--\r\n`),
+    ]);
+    expect(fileOf(`multipart/form-data; boundary=${boundary}`, body).equals(picture)).toBe(true);
+  });
+
+  it('fetch of Node.js', async () => {
+    const form = new FormData();
+    form.append('file', new Blob([Buffer.from('picture')], { type: 'image/png' }), 'a.png');
+    const request = new Request('http://localhost/', { method: 'POST', body: form });
+    const body = Buffer.from(await request.arrayBuffer());
+    expect(fileOf(request.headers.get('content-type')!, body).toString()).toBe('picture');
+  });
+});
+
 describe('room', () => {
   it('is never more than it may be, and never more than half of it for one customer', () => {
     const step = fc.record({ customer: fc.constantFrom('a', 'b', 'c'), bytes: fc.nat(60) });

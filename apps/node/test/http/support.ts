@@ -10,7 +10,7 @@ import type { Config } from '../../src/config.ts';
 import type { Bounds } from '../../src/http/bounds.ts';
 import { buildServer, type App } from '../../src/http/index.ts';
 import { Metrics } from '../../src/metrics.ts';
-import { Node } from '../../src/node.ts';
+import { Node, type Observer } from '../../src/node.ts';
 
 export const OPERATOR_TOKEN = 'operator-token-of-the-tests';
 
@@ -34,7 +34,11 @@ export type Caller = (
   headers?: Record<string, string>,
 ) => Promise<LightMyRequestResponse>;
 
-export async function openTestNode(overrides: Partial<Config> = {}, bounds: Partial<Bounds> = {}): Promise<TestNode> {
+export async function openTestNode(
+  overrides: Partial<Config> = {},
+  bounds: Partial<Bounds> = {},
+  observer: Partial<Observer> = {},
+): Promise<TestNode> {
   const data = mkdtempSync(join(tmpdir(), 'waggle-http-'));
   const config: Config = {
     http: { host: '127.0.0.1', port: 0 },
@@ -83,6 +87,7 @@ export async function openTestNode(overrides: Partial<Config> = {}, bounds: Part
     fatal: (error) => {
       throw error;
     },
+    ...observer,
   });
   const app = buildServer(node, { logger: pino({ level: 'debug' }, lines), metrics, bounds });
   await app.ready();

@@ -1,4 +1,6 @@
 import {
+  assert,
+  concat,
   hex,
   jcsBytes,
   parseDigest,
@@ -14,7 +16,7 @@ import {
   type Json,
 } from '../base/index.ts';
 import { parseFields, type ChainState, type SlotEntry } from '../sealing/index.ts';
-import { packTar, unpackTar, type Frontier } from '../transparency/index.ts';
+import { packTar, tarEnd, tarHeader, tarPadding, tarSize, unpackTar, type Frontier } from '../transparency/index.ts';
 import { assertAscending, compareSlots, slotName, type SlotId } from '../usage/index.ts';
 
 /**
@@ -119,13 +121,71 @@ function list(value: Json | undefined, what: string): readonly Json[] {
   throw new WaggleError('DECODE_FAILED', `Expected a list for ${what}`);
 }
 
+/** A file of a bundle that is read when its turn comes. */
+export interface BundleFile {
+  readonly name: string;
+  /** In bytes. */
+  readonly size: number;
+  /** Reads it, in pieces that are `size` bytes together. */
+  readonly read: () => AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
+}
+
+/** The files of an archive, below the epoch's folder and in the order of their names. */
+const placed = <T extends { readonly name: string }>(epoch: Epoch, files: readonly T[]): T[] =>
+  files.map((file) => ({ ...file, name: `epoch-${epoch}/${file.name}` })).sort((a, b) => compareText(a.name, b.name));
+
 /** The archive of a bundle: the same bytes at every node. */
 export const packBundle = (epoch: Epoch, bundle: Bundle): Uint8Array<ArrayBuffer> =>
   packTar(
-    [...bundle]
-      .sort(([a], [b]) => compareText(a, b))
-      .map(([name, bytes]) => ({ name: `epoch-${epoch}/${name}`, bytes })),
+    placed(
+      epoch,
+      Array.from(bundle, ([name, bytes]) => ({ name, bytes })),
+    ),
   );
+
+/** The archive that `packBundle` makes of the same files. */
+export interface BundleStream {
+  /** In bytes. */
+  readonly size: number;
+  /** Made as they are taken, file by file. Fails with what a file fails with. */
+  readonly pieces: AsyncGenerator<Uint8Array, void, undefined>;
+}
+
+/** The archive of a bundle, of which no more than one file is read at a time. */
+export function streamBundle(epoch: Epoch, files: readonly BundleFile[]): BundleStream {
+  const inOrder = placed(epoch, files);
+  return { size: tarSize(inOrder), pieces: piecesOf(inOrder) };
+}
+
+async function* piecesOf(files: readonly BundleFile[]): AsyncGenerator<Uint8Array, void, undefined> {
+  for (const file of files) {
+    yield tarHeader(file.name, file.size);
+    // If it is of another size this fails: an archive with that is none, and must not be taken for one.
+    yield* contentOf(file);
+    yield tarPadding(file.size);
+  }
+  yield tarEnd();
+}
+
+async function* contentOf({ name, size, read }: BundleFile): AsyncGenerator<Uint8Array, void, undefined> {
+  let length = 0;
+  for await (const piece of read()) {
+    length += piece.length;
+    yield piece;
+  }
+  assert(length === size, `${name} has the ${size} bytes that were announced, not ${length}`);
+}
+
+/** All files of a bundle, read one after the other. */
+export async function collectBundle(files: readonly BundleFile[]): Promise<Bundle> {
+  const bundle = new Map<string, Uint8Array>();
+  for (const file of files) {
+    const pieces: Uint8Array[] = [];
+    for await (const piece of contentOf(file)) pieces.push(piece);
+    bundle.set(file.name, concat(...pieces));
+  }
+  return bundle;
+}
 
 /** Reads an archive that `packBundle` made. Throws `BUNDLE_MALFORMED` for any other bytes. */
 export function unpackBundle(archive: Uint8Array): Bundle {

@@ -81,8 +81,9 @@ function file(bundle: Bundle, name: string): Uint8Array {
 
 /**
  * Checks one sealed epoch, trusting nothing but `after` (what was verified before) or, without it, the genesis in the bundle
- * unless its id is given. Everything is computed again: slots against their digests, statements from the slots, leaves from the
- * statements, the root from the leaves, and the checkpoint's signatures against the roster. Throws the first thing that is wrong:
+ * unless its id is given, and `known`, the roster of its epoch as the caller knows it (default: that of the genesis).
+ * Everything is computed again: slots against their digests, statements from the slots, leaves from the statements, the root from
+ * the leaves, and the checkpoint's signatures against the roster. Throws the first thing that is wrong:
  * `BUNDLE_MALFORMED`, `GENESIS_MISMATCH`, `HISTORY_CHANGED`, `ROSTER_MISMATCH`, `HEADER_MISMATCH`, `SLOT_MISMATCH`,
  * `CONSERVATION_BROKEN`, `STATEMENT_MISMATCH`, `ROOT_MISMATCH`, `CHECKPOINT_INVALID` or `QUORUM_MISSING`.
  */
@@ -91,13 +92,14 @@ export function verifyBundle(
   after: Verified | null,
   pinned: ClusterId | null,
   crypto: Crypto,
+  known?: Roster,
 ): { readonly verified: Verified; readonly report: EpochReport } {
   const cluster = readCluster(bundle, after?.cluster.id ?? pinned, crypto);
   if (after === null) verifySuccessor(cluster, crypto);
   const chainFile = named('BUNDLE_MALFORMED', BUNDLE_FILES.chain, () =>
     parseChainFile(file(bundle, BUNDLE_FILES.chain)),
   );
-  const chain = readChain(bundle, chainFile, cluster, after, crypto);
+  const chain = readChain(bundle, chainFile, cluster, after, known, crypto);
   const slotList = readSlotList(bundle, crypto);
   checkNames(bundle, slotList, chain);
   checkCounted(chainFile, slotList, chain);
@@ -159,21 +161,25 @@ function readCluster(bundle: Bundle, expected: ClusterId | null, crypto: Crypto)
   return cluster;
 }
 
-/** The chain that this bundle continues: what was verified before, or what it says itself, from the genesis' roster. */
+/** The chain that this bundle continues: what was verified before, or what it says itself, of a roster that is known. */
 function readChain(
   bundle: Bundle,
   said: ChainFile,
   cluster: Cluster,
   after: Verified | null,
+  known: Roster | undefined,
   crypto: Crypto,
 ): ChainState {
   const roster = named('ROSTER_MISMATCH', BUNDLE_FILES.roster, () => parseRoster(file(bundle, BUNDLE_FILES.roster)));
-  const expected = after?.chain.roster ?? cluster.genesis.roster;
+  const isFirst = said.epoch === chainStart(cluster).epoch;
+  const [expected, whose] =
+    after !== null
+      ? [after.chain.roster, 'that the epoch before decided']
+      : known === undefined || isFirst
+        ? [cluster.genesis.roster, 'of the genesis']
+        : [known, 'that is known of it'];
   if (rosterDigest(roster, crypto) !== rosterDigest(expected, crypto))
-    throw new WaggleError(
-      'ROSTER_MISMATCH',
-      `Expected the roster ${after === null ? 'of the genesis' : 'that the epoch before decided'} in epoch ${said.epoch}`,
-    );
+    throw new WaggleError('ROSTER_MISMATCH', `Expected the roster ${whose} in epoch ${said.epoch}`);
   const counted = new Map(said.counted.map((slot) => [slotName(slot), slot.digest]));
   if (after === null) {
     const start = chainStart(cluster);
@@ -190,20 +196,20 @@ function readChain(
       );
     return { epoch: said.epoch, previous: said.previous, roster, format: said.format, counted, closed: new Map() };
   }
-  const known = after.chain.counted;
+  const before = after.chain.counted;
   const same =
     said.epoch === after.chain.epoch &&
     said.previous === after.chain.previous &&
     said.format === after.chain.format &&
     said.frontier.size === after.frontier.size &&
     said.frontier.hashes.every((hash, i) => equalBytes(hash, after.frontier.hashes[i]!)) &&
-    [...counted].every(([name, digest]) => known.get(name) === digest || (!after.fromGenesis && !known.has(name)));
+    [...counted].every(([name, digest]) => before.get(name) === digest || (!after.fromGenesis && !before.has(name)));
   if (!same)
     throw new WaggleError(
       'HISTORY_CHANGED',
       `Expected epoch ${after.chain.epoch} after header ${after.chain.previous} and a tree of ${after.frontier.size} leaves, received epoch ${said.epoch} after header ${said.previous} and ${said.frontier.size} leaves, or another tree or count of slots`,
     );
-  return after.fromGenesis ? after.chain : { ...after.chain, counted: new Map([...counted, ...known]) };
+  return after.fromGenesis ? after.chain : { ...after.chain, counted: new Map([...counted, ...before]) };
 }
 
 /** Before the first epoch there is no tree, and nothing but what a predecessor had counted. */

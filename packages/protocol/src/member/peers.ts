@@ -163,8 +163,12 @@ export class Peers {
         return this.#member(input, now);
       case 'message':
         return this.#message(input.from, input.bytes, now);
-      case 'linkUp':
-        return this.#isStarted ? this.#introduce(input.member, now) : [];
+      case 'linkUp': {
+        const member = this.#replicaOf(input.member);
+        if (!this.#isStarted) return [];
+        const opened = member === undefined ? [] : this.#replicate({ type: 'linkOpened', member }, now);
+        return [...this.#introduce(input.member, now), ...opened];
+      }
       case 'linkDown': {
         const member = this.#replicaOf(input.member);
         return member === undefined ? [] : this.#replicate({ type: 'linkClosed', member }, now);

@@ -57,13 +57,12 @@ export const CHUNKS_PER_GET = 16;
  * (2 MiB), as what is beyond is refused, what follows a lost chunk is useless, and each loss costs `STALL_MS`.
  */
 export const WINDOWS_BYTES_MAX = 1024 * 1024;
-/** The largest content: the statements of some 800 000 customers, or a slot of two million rows. */
+/** The largest content, and what is fetched at once: the statements of some 800 000 customers, or a slot of two million rows. */
 export const CONTENT_BYTES_MAX = 512 * 1024 * 1024;
 /** Contents in memory to be served, in bytes, or one that is larger; the rest is loaded when asked for. */
 export const CONTENT_CACHE_BYTES_MAX = 128 * 1024 * 1024;
-/** Contents fetched at once, their bytes, and contents wanted at all. */
+/** Contents fetched at once, and contents wanted at all. */
 export const FETCHES_MAX = 16;
-export const FETCH_BYTES_MAX = CONTENT_BYTES_MAX;
 export const WANTED_MAX = 16_384;
 /** Contents that are being loaded for others, and who may wait for each. */
 export const LOADS_MAX = 256;

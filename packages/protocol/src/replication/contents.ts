@@ -3,9 +3,9 @@ import {
   ASK_MS,
   CHUNK_BYTES,
   CHUNKS_PER_GET,
+  CONTENT_BYTES_MAX,
   CONTENT_CACHE_BYTES_MAX,
   FANOUT,
-  FETCH_BYTES_MAX,
   FETCHES_MAX,
   LOAD_WAITERS_MAX,
   LOADS_MAX,
@@ -154,7 +154,7 @@ export class Contents {
     if (fetch?.state !== 'asking' || !fetch.asked.has(from)) return;
     let bytes = length;
     for (const { state, length: other } of this.#wanted.values()) if (state === 'fetching') bytes += other;
-    if (bytes > FETCH_BYTES_MAX) {
+    if (bytes > CONTENT_BYTES_MAX) {
       this.#rest(fetch);
       return this.#next(live);
     }

@@ -203,6 +203,10 @@ export class Replication {
       case 'written':
         this.#scheduleFlush();
         break;
+      case 'linkOpened':
+        this.#exchange.abandon(input.member);
+        if (this.#live.includes(input.member)) this.#exchange.openSome([input.member], 1, nowMs);
+        break;
       case 'linkClosed':
         this.#exchange.abandon(input.member);
         this.#contents.linkClosed(input.member, this.#live);

@@ -39,6 +39,8 @@ export type ReplicationInput =
   | { readonly type: 'show' }
   /** Control registers of this replica were applied to the lattice, after they were durable. */
   | { readonly type: 'written' }
+  /** There is a new link to a member: what was sent before is lost, and what was missed meanwhile is to be had now. */
+  | { readonly type: 'linkOpened'; readonly member: ReplicaId }
   /** The link to a member is gone: what was under way on it is lost. */
   | { readonly type: 'linkClosed'; readonly member: ReplicaId }
   /** A content that is on disk: made here, or read for a `load`. */

@@ -126,7 +126,9 @@ export class Bases {
     this.#options.jobs.forget((name) => name.startsWith(moment));
     this.#ground.contents.pinHeld(
       epoch,
-      closes.map(({ slot }) => slot).filter((slot) => this.#ground.contents.has(slot)),
+      [...closes.map(({ slot }) => slot), ...slots.map(({ digest }) => digest)].filter((digest) =>
+        this.#ground.contents.has(digest),
+      ),
       effects,
     );
     const facts = this.#ground.contents.pin(epoch, this.#options.facts().bytes, effects);

@@ -15,8 +15,9 @@ export interface NamedRows {
 export const NO_ROWS: NamedRows = { name: 'join', rows: [] };
 
 /**
- * The contents that the epochs still to be sealed are made of, by digest: held in memory, pinned on disk (once), or wanted
- * (once). Reading one throws `DECODE_FAILED` if whoever named it lied about what it is. Slots are not read here: they may be large.
+ * The contents that the epochs still to be sealed are made of, by digest: held in memory, pinned on disk (once, and again for a
+ * later epoch that names it: what the disk has of an epoch that is over may go), or wanted (once). Reading one throws
+ * `DECODE_FAILED` if whoever named it lied about what it is. Slots are not read here: they may be large.
  */
 export class Contents {
   /** The digest of no bytes: of an empty slot, of no reports, of no facts. */
@@ -28,7 +29,8 @@ export class Contents {
   readonly #reports = new Map<Digest, readonly Report[]>();
   readonly #frontiers = new Map<Digest, Frontier>();
   readonly #wanted = new Set<Digest>();
-  readonly #pinned = new Set<Digest>();
+  /** And for which epoch, the last. */
+  readonly #pinned = new Map<Digest, Epoch>();
 
   constructor(crypto: Crypto, jobs: Jobs) {
     this.#crypto = crypto;
@@ -88,8 +90,10 @@ export class Contents {
   }
 
   #save(epoch: Epoch, digest: Digest, effects: SealingEffect[]): void {
-    if (!this.#pinned.has(digest)) effects.push({ type: 'content', epoch, digest, bytes: this.bytes(digest) });
-    this.#pinned.add(digest);
+    const pinned = this.#pinned.get(digest);
+    if (pinned !== undefined && pinned >= epoch) return;
+    effects.push({ type: 'content', epoch, digest, bytes: this.bytes(digest) });
+    this.#pinned.set(digest, epoch);
   }
 
   /** Whether all are held; those that are not are asked for. */

@@ -59,6 +59,7 @@ export type NotYet = 'uncountable' | 'computing';
  * What is to be said of a slot: its content here and what the seals have counted of it, together. Null if that is nothing more than
  * what they have counted; what is missing is asked for. Of a replica of which no seal has counted a closed slot lately one is
  * reported though it is empty: so it is known to follow. `moment` names the rows: those of one moment are computed once.
+ * What it names is not pinned: that is for whoever writes it, in the epoch that it is written for.
  */
 export function reportOf(
   { chain, contents }: Ground,
@@ -74,7 +75,7 @@ export function reportOf(
   const counted = chain.counted.get(slotName(id));
   if (rows.length === 0 && fetched.size === 0) {
     const isFirst = close?.slot === contents.empty && counted === undefined && !following.has(id.replica);
-    return isFirst ? { ...id, digest: contents.pin(id.epoch, new Uint8Array(0), effects), closed: true } : null;
+    return isFirst ? { ...id, digest: contents.hold(new Uint8Array(0)), closed: true } : null;
   }
   const before = counted === undefined ? [] : [counted];
   if (!contents.have(before, effects)) return 'uncountable';
@@ -88,6 +89,5 @@ export function reportOf(
   const closed = close?.slot === digest;
   if (digest === counted && !closed) return null;
   if (digest === contents.empty && (counted !== undefined || following.has(id.replica))) return null;
-  contents.pinHeld(id.epoch, [digest], effects);
   return { ...id, digest, closed };
 }

@@ -258,9 +258,9 @@ export class Sealing {
     const moment = momentOfClose(epoch);
     const slot = this.#contents.join({ name: moment, rows: own }, [], effects);
     if (slot === undefined) return;
-    this.#contents.pinHeld(epoch, [slot], effects);
     const reports = this.#bases.reports(epoch, others, effects);
     if (reports === undefined) return;
+    this.#contents.pinHeld(epoch, [slot, ...reports.map(({ digest }) => digest)], effects);
     const bytes = encodeReports(reports);
     const close: Close = {
       replica,

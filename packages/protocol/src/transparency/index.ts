@@ -9,7 +9,7 @@ export type { Note, OpenedNote, SignatureLine, SignatureType, VerifiedSignature,
 export { formatPolicy, type PolicyMember } from './policy.ts';
 export { formatLogProof, parseLogProof, type LogProof } from './proof.ts';
 export * from './statement.ts';
-export { packTar, TAR_FILES_MAX, unpackTar, type TarFile } from './tar.ts';
+export { packTar, TAR_FILES_MAX, tarEnd, tarHeader, tarPadding, tarSize, unpackTar, type TarFile } from './tar.ts';
 export { consistencyProof, edgeAt, frontierAt, inclusionProof, type ReadTile } from './tile-proofs.ts';
 export { appendLeaves, decodeEntryBundle, edgeRoot, EMPTY_EDGE, encodeEntryBundle, ENTRY_BYTES_MAX } from './tiles.ts';
 export { frontierOf, parseTilePath, TILE_WIDTH, tilePath } from './tiles.ts';

@@ -24,8 +24,9 @@ const SIZE_AT = 124;
 const SIZE_DIGITS = 11;
 const CHECKSUM_AT = 148;
 
-/** The one header of a file: mode 0644, owner 0, time 0, no names of people. */
-function header(name: string, size: number): Uint8Array {
+/** The one header of a file of `size` bytes: mode 0644, owner 0, time 0, no names of people. What comes before its bytes. */
+export function tarHeader(name: string, size: number): Uint8Array<ArrayBuffer> {
+  assert(isName(name) && size <= FILE_BYTES_MAX, `${name} can stand in an archive`);
   const block = new Uint8Array(BLOCK_BYTES);
   const put = (offset: number, text: string): void => block.set(utf8(text), offset);
   put(NAME_AT, name);
@@ -47,19 +48,30 @@ function header(name: string, size: number): Uint8Array {
 /** Bytes of a file's content with what fills its last block. */
 const padded = (size: number): number => Math.ceil(size / BLOCK_BYTES) * BLOCK_BYTES;
 
-/** A ustar archive of the files, in the order given: the same files give the same bytes, everywhere and always. */
-export function packTar(files: readonly TarFile[]): Uint8Array<ArrayBuffer> {
+/** What comes after the bytes of a file of `size` bytes: zeros, 0 to 511. */
+export const tarPadding = (size: number): Uint8Array<ArrayBuffer> => new Uint8Array(padded(size) - size);
+
+/** What comes after the last file. */
+export const tarEnd = (): Uint8Array<ArrayBuffer> => new Uint8Array(2 * BLOCK_BYTES);
+
+/** Bytes of the archive of files with these names and sizes: at most `TAR_FILES_MAX`, their names distinct. */
+export function tarSize(files: readonly { readonly name: string; readonly size: number }[]): number {
   assert(files.length <= TAR_FILES_MAX, `an archive has at most ${TAR_FILES_MAX} files`);
   assert(new Set(files.map((file) => file.name)).size === files.length, 'the names in an archive are distinct');
-  const length = files.reduce((total, { bytes }) => total + BLOCK_BYTES + padded(bytes.length), 2 * BLOCK_BYTES);
-  const archive = new Uint8Array(length);
+  return files.reduce((total, { size }) => total + BLOCK_BYTES + padded(size), 2 * BLOCK_BYTES);
+}
+
+/** A ustar archive of the files, in the order given: the same files give the same bytes, everywhere and always. */
+export function packTar(files: readonly TarFile[]): Uint8Array<ArrayBuffer> {
+  const archive = new Uint8Array(tarSize(files.map(({ name, bytes }) => ({ name, size: bytes.length }))));
   let offset = 0;
-  for (const { name, bytes } of files) {
-    assert(isName(name) && bytes.length <= FILE_BYTES_MAX, `${name} can stand in an archive`);
-    archive.set(header(name, bytes.length), offset);
-    archive.set(bytes, offset + BLOCK_BYTES);
-    offset += BLOCK_BYTES + padded(bytes.length);
-  }
+  const put = (piece: Uint8Array): void => {
+    archive.set(piece, offset);
+    offset += piece.length;
+  };
+  for (const { name, bytes } of files)
+    for (const piece of [tarHeader(name, bytes.length), bytes, tarPadding(bytes.length)]) put(piece);
+  put(tarEnd());
   return archive;
 }
 
@@ -91,7 +103,7 @@ export function unpackTar(archive: Uint8Array): TarFile[] {
     const digits = ascii(block.subarray(SIZE_AT, SIZE_AT + SIZE_DIGITS));
     if (!isName(name) || !/^[0-7]+$/.test(digits)) malformed('the header of a file', offset);
     const size = Number.parseInt(digits, 8);
-    if (!equalBytes(block, header(name, size))) malformed(`the one header of ${name}`, offset);
+    if (!equalBytes(block, tarHeader(name, size))) malformed(`the one header of ${name}`, offset);
     if (names.has(name) || names.size === TAR_FILES_MAX) malformed(`at most ${TAR_FILES_MAX} distinct names`, offset);
     const start = offset + BLOCK_BYTES;
     const end = start + padded(size);

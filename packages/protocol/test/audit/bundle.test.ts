@@ -1,15 +1,18 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { compareText, concat, fromUtf8, present, utf8 } from '../../src/base/index.ts';
+import { AssertionError, compareText, concat, fromUtf8, present, utf8 } from '../../src/base/index.ts';
 import {
   BUNDLE_FILES,
   bundleEpoch,
+  collectBundle,
   packBundle,
   parseChainFile,
+  streamBundle,
   totalsOf,
   unpackBundle,
   verifyBundle,
   type Bundle,
+  type BundleFile,
 } from '../../src/audit/index.ts';
 import { DIMENSIONS } from '../../src/lattice/index.ts';
 import { packTar, unpackTar } from '../../src/transparency/index.ts';
@@ -78,6 +81,78 @@ describe('the archive of a bundle', () => {
       }),
       { numRuns: 200 },
     );
+  });
+});
+
+describe('the archive of a bundle, file by file', () => {
+  const inPieces = (bytes: Uint8Array, length: number): Uint8Array[] =>
+    Array.from({ length: Math.ceil(bytes.length / length) }, (_, i) => bytes.subarray(i * length, (i + 1) * length));
+  const all = async (pieces: AsyncIterable<Uint8Array>): Promise<Uint8Array> => {
+    const taken: Uint8Array[] = [];
+    for await (const piece of pieces) taken.push(piece);
+    return concat(...taken);
+  };
+
+  it('is the same bytes, whatever the order of the files and the pieces they come in', async () => {
+    const order = fc.shuffledSubarray([...late], { minLength: late.size });
+    await fc.assert(
+      fc.asyncProperty(order, fc.integer({ min: 1, max: 700 }), async (given, length) => {
+        const files = given.map(([name, bytes]): BundleFile => ({
+          name,
+          size: bytes.length,
+          read: () => inPieces(bytes, length),
+        }));
+        const { size, pieces } = streamBundle(2, files);
+        const archive = await all(pieces);
+        expect(archive).toEqual(packBundle(2, late));
+        expect(size).toBe(archive.length);
+        expect(await collectBundle(files)).toEqual(late);
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  it('reads a file when its turn comes, none after the one that it is given up in, and lets go of that', async () => {
+    const seen: string[] = [];
+    const files = ['b', 'c', 'a'].map((name): BundleFile => ({
+      name,
+      size: 2,
+      async *read() {
+        seen.push(`open ${name}`);
+        try {
+          yield utf8('x');
+          yield utf8('y');
+        } finally {
+          seen.push(`close ${name}`);
+        }
+      },
+    }));
+    const { pieces } = streamBundle(2, files);
+    expect(seen).toEqual([]);
+    for (const expected of ['header', 'x', 'y', 'padding', 'header', 'x']) {
+      const { value } = await pieces.next();
+      expect([512, 1, 1, 510]).toContain(present(value ?? undefined, expected).length);
+    }
+    expect(seen).toEqual(['open a', 'close a', 'open b']);
+    await pieces.return();
+    expect(seen).toEqual(['open a', 'close a', 'open b', 'close b']);
+  });
+
+  it('does not end as if it were whole when a file fails or is not of its size', async () => {
+    const file = (name: string, size: number): BundleFile => ({ name, size, read: () => [utf8('1234')] });
+    for (const size of [3, 5]) {
+      await expect(all(streamBundle(0, [file('a', size)]).pieces)).rejects.toThrow(AssertionError);
+      await expect(collectBundle([file('a', size)])).rejects.toThrow(AssertionError);
+    }
+    const failing: BundleFile = {
+      ...file('b', 4),
+      async *read() {
+        yield utf8('12');
+        throw new Error('gone');
+      },
+    };
+    await expect(all(streamBundle(0, [file('a', 4), failing, file('c', 4)]).pieces)).rejects.toThrow('gone');
+    expect(() => streamBundle(0, [file('a', 4), file('a', 4)])).toThrow(AssertionError);
   });
 });
 

@@ -60,7 +60,8 @@ export class MemoryDisk {
     for (const row of batch.usage) replace(this.usage, `${slotName(row)}/${row.customer}/${row.sku}`, row);
     for (const { class: name, writer, upTo } of batch.vectors)
       this.vectors.set(`${name}/${writer}`, { class: name, writer, upTo });
-    for (const { digest, epoch, bytes } of batch.contents) this.contents.set(digest, { epoch, value: bytes });
+    for (const { digest, epoch, bytes } of batch.contents)
+      this.contents.set(digest, { epoch: Math.max(epoch, this.contents.get(digest)?.epoch ?? 0), value: bytes });
     for (const ticket of batch.metered.tickets) this.metered.set(ticket, batch.metered.epoch);
     for (const { epoch, checkpoint } of batch.checkpoints) {
       const record = this.seals.find(({ sealed }) => sealed.epoch === epoch);

@@ -3,8 +3,8 @@ import { seededRandom } from '../../src/base/index.ts';
 import {
   CHUNK_BYTES,
   CHUNKS_PER_GET,
+  CONTENT_BYTES_MAX,
   CONTENT_CACHE_BYTES_MAX,
-  FETCH_BYTES_MAX,
   FETCHES_MAX,
   STALLS_MAX,
   WINDOWS_BYTES_MAX,
@@ -83,7 +83,7 @@ describe('contents', () => {
     const digests = Array.from({ length: 4 }, () => contentOf(random, 10).digest);
     for (const digest of digests) network.input(network.node(0), { type: 'want', digest });
     const gets = digests.flatMap((digest, i) => {
-      const have = encodeFrame(CLUSTER, { type: 'have', digest, length: FETCH_BYTES_MAX / 2 });
+      const have = encodeFrame(CLUSTER, { type: 'have', digest, length: CONTENT_BYTES_MAX / 2 });
       const from = network.node(1 + (i % 3)).id;
       return network.node(0).replication.handle({ type: 'message', from, bytes: have }, 0);
     });

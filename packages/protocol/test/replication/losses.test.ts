@@ -226,3 +226,17 @@ describe('a catch-up over slow links', () => {
     expect(newcomer.control.upTo(id)).toBe(control.upTo(id));
   });
 });
+
+describe('a new link', () => {
+  it('brings an exchange at once, whatever was under way on the one before', () => {
+    let isLossy = true;
+    const [network, first, second] = pair(0, { loses: () => isLossy });
+    network.run(1_500);
+    // The exchange that was opened is lost, and is not given up yet.
+    network.writeControls(1, [['key', 'value']]);
+    isLossy = false;
+    network.input(first, { type: 'linkOpened', member: second.id });
+    network.run(500);
+    expect(first.control.upTo(second.id)).toBe(1);
+  });
+});

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { AssertionError, concat, hex, utf8, WaggleError } from '../../src/base/index.ts';
-import { packTar, unpackTar } from '../../src/transparency/index.ts';
+import { packTar, tarEnd, tarHeader, tarPadding, tarSize, unpackTar } from '../../src/transparency/index.ts';
 import { nodeCrypto } from '../support.ts';
 import { byteMutations, codeOf, valueOr } from './support.ts';
 
@@ -33,6 +33,18 @@ describe('the archive', () => {
       }),
     );
     expect(packTar([])).toEqual(new Uint8Array(1_024));
+  });
+
+  it('is the same when it is put together piece by piece', () => {
+    const pieces = FILES.flatMap(({ name, bytes: { length }, bytes }) => [
+      tarHeader(name, length),
+      bytes,
+      tarPadding(length),
+    ]);
+    expect(concat(...pieces, tarEnd())).toEqual(ARCHIVE);
+    expect(tarSize(FILES.map(({ name, bytes }) => ({ name, size: bytes.length })))).toBe(ARCHIVE.length);
+    expect(() => tarHeader('large', 8 ** 11)).toThrow(AssertionError);
+    expect(unpackTar(concat(tarHeader('empty', 0), tarEnd()))).toEqual([{ name: 'empty', bytes: new Uint8Array() }]);
   });
 
   it('accounts for every byte: outside of the contents, none can be changed', () => {

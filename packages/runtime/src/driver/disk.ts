@@ -60,12 +60,13 @@ export class Disk {
     this.#isStopped = true;
   }
 
-  /** Answers with `persisted`, or with `full` when there was no room. */
+  /** Answers with `persisted`, or with `full` when there was no room, or no getting at the database. */
   persist(batch: Batch): void {
     this.#write(async () => {
       const { store, clock, step, onCommit, onSealed } = this.#options;
       const startedMs = clock.monotonicMs();
-      if (!(await this.#hasRoom(store.commit(this.#rows(batch))))) return step({ type: 'full', number: batch.number });
+      if (!(await this.#isCommitted(store.commit(this.#rows(batch)))))
+        return step({ type: 'full', number: batch.number });
       if (batch.seal !== null) {
         this.#staged = undefined;
         onSealed(batch.seal.sealed);
@@ -105,13 +106,13 @@ export class Disk {
     );
   }
 
-  /** Whether there was room for a commit. */
-  async #hasRoom(commit: Promise<void>): Promise<boolean> {
+  /** Whether a commit went to disk: all of it, or nothing when there was no room or another process held the database locked. */
+  async #isCommitted(commit: Promise<void>): Promise<boolean> {
     try {
       await commit;
       return true;
     } catch (error) {
-      if (error instanceof WaggleError && error.code === 'STORE_FULL') return false;
+      if (error instanceof WaggleError && ['STORE_FULL', 'STORE_BUSY'].includes(error.code)) return false;
       throw error;
     }
   }
@@ -148,7 +149,7 @@ export class Disk {
   async #stage(seal: StagedSeal): Promise<void> {
     for (const part of seal.parts()) {
       if (this.#isStopped) return;
-      if (await this.#hasRoom(this.#options.store.commit(part))) {
+      if (await this.#isCommitted(this.#options.store.commit(part))) {
         this.#options.onPart(part.statements);
         continue;
       }

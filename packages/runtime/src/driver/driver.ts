@@ -255,6 +255,11 @@ export class Driver {
     return this.#member.registers.control.upTo(this.standing.replica);
   }
 
+  /** Says from now on whether all that others sent by now is on disk. */
+  mark(): () => boolean {
+    return this.#member.registers.areWritten;
+  }
+
   /** The other members that are known to hold this replica's control registers up to a version. */
   heldBy(version: number): ReplicaId[] {
     return this.#member.heldBy(version);

@@ -1,5 +1,14 @@
 import { present, utf8, WaggleError, type Digest, type Epoch } from '@waggle/protocol/base';
-import { BUNDLE_FILES, countedFile, encodeChainFile, encodeLines, slotFile, type Bundle } from '@waggle/protocol/audit';
+import {
+  BUNDLE_FILES,
+  collectBundle,
+  countedFile,
+  encodeChainFile,
+  encodeLines,
+  slotFile,
+  type Bundle,
+  type BundleFile,
+} from '@waggle/protocol/audit';
 import {
   encodeGenesis,
   encodeRoster,
@@ -17,7 +26,7 @@ import { formatLogProof, frontierAt, inclusionProof, parseNote, type ReadTile } 
 import { slotName, type SlotId } from '@waggle/protocol/usage';
 import { nodeCrypto } from '../node-crypto.ts';
 import {
-  RECORDS_PAGE_MAX,
+  STATEMENTS_PAGE_MAX,
   type Batch,
   type SealedEpoch as SealedRow,
   type StatementRow,
@@ -128,53 +137,102 @@ export async function readSlotList(
 export const readContent = async (store: Store, digest: Digest): Promise<Uint8Array> =>
   present(await store.content(digest), `content ${digest}`);
 
-/** All statements sealed in an epoch, page by page, in the order of their leaves. */
-export async function* streamStatements(store: Store, epoch: Epoch): AsyncGenerator<StatementRow> {
+async function* statementPages(store: Store, epoch: Epoch): AsyncGenerator<readonly StatementRow[]> {
   let after: number | null = null;
   for (;;) {
-    const page: StatementRow[] = await store.statements(epoch, after, RECORDS_PAGE_MAX);
-    yield* page;
-    if (page.length < RECORDS_PAGE_MAX) return;
+    const page: StatementRow[] = await store.statements(epoch, after, STATEMENTS_PAGE_MAX);
+    yield page;
+    if (page.length < STATEMENTS_PAGE_MAX) return;
     after = page.at(-1)!.leafIndex;
   }
 }
 
-/**
- * The content of a slot that a sealed epoch counts: sealed content that is not there was let go of when its time was over
- * (retention.ts). Throws `SLOTS_EXPIRED`.
- */
-async function readSlotContent(store: Store, epoch: Epoch, slot: SlotId, digest: Digest): Promise<Uint8Array> {
-  const bytes = await store.content(digest);
-  if (bytes !== null) return bytes;
-  throw new WaggleError(
+/** All statements sealed in an epoch, page by page, in the order of their leaves. */
+export async function* streamStatements(store: Store, epoch: Epoch): AsyncGenerator<StatementRow> {
+  for await (const page of statementPages(store, epoch)) yield* page;
+}
+
+/** Sealed content that is not there was let go of when its time was over (retention.ts). */
+const expired = (epoch: Epoch, slot: SlotId): WaggleError =>
+  new WaggleError(
     'SLOTS_EXPIRED',
     `Expected slot ${slotName(slot)} of epoch ${epoch}, which is not kept any more; /v1/epochs/${epoch}/outline.tar has the rest`,
   );
+
+/** The content of a slot that a sealed epoch counts. Throws `SLOTS_EXPIRED`. */
+async function readSlotContent(store: Store, epoch: Epoch, slot: SlotId, digest: Digest): Promise<Uint8Array> {
+  const bytes = await store.content(digest);
+  if (bytes === null) throw expired(epoch, slot);
+  return bytes;
 }
 
 /** The content of a slot of a slot list. Throws `SLOTS_EXPIRED`. */
 export const readSlot = (store: Store, epoch: Epoch, entry: SlotEntry): Promise<Uint8Array> =>
   readSlotContent(store, epoch, entry, entry.digest);
 
-/** All that it takes to verify a sealed epoch: the same bytes at every node. Throws as `readEpoch`, and `SLOTS_EXPIRED`. */
-export async function readBundle(store: Store, cluster: Cluster, epoch: Epoch, openEpoch: Epoch): Promise<Bundle> {
-  const bundle = new Map(await readOutline(store, cluster, epoch, openEpoch));
+/**
+ * All that it takes to verify a sealed epoch, as files to be read one at a time: the same bytes at every node. Throws as `readEpoch`,
+ * and `SLOTS_EXPIRED`; so does a file when its slot is let go of before it is read.
+ */
+export async function bundleFiles(
+  store: Store,
+  cluster: Cluster,
+  epoch: Epoch,
+  openEpoch: Epoch,
+): Promise<BundleFile[]> {
   const { row } = await readEpoch(store, epoch, openEpoch);
-  const before = new Map(parseDetails(row).counted);
-  for (const entry of (await readSlotList(store, row)).entries) {
-    bundle.set(slotFile(entry), await readSlot(store, epoch, entry));
-    const counted = before.get(slotName(entry));
-    if (counted !== undefined) bundle.set(countedFile(entry), await readSlotContent(store, epoch, entry, counted));
-  }
-  return bundle;
+  const slotList = await readSlotList(store, row);
+  const slots = await slotFiles(store, row, slotList.entries);
+  return [...(await outlineOf(store, cluster, row, slotList)), ...slots];
 }
 
-/** The bundle without the contents of slots: what is kept of every sealed epoch for ever. Throws as `readEpoch`. */
-export async function readOutline(store: Store, cluster: Cluster, epoch: Epoch, openEpoch: Epoch): Promise<Bundle> {
+/** The same without the contents of slots: what is kept of every sealed epoch for ever. Throws as `readEpoch`. */
+export async function outlineFiles(
+  store: Store,
+  cluster: Cluster,
+  epoch: Epoch,
+  openEpoch: Epoch,
+): Promise<BundleFile[]> {
   const { row } = await readEpoch(store, epoch, openEpoch);
+  return outlineOf(store, cluster, row, await readSlotList(store, row));
+}
+
+/** All files of the bundle of a sealed epoch, in memory. Throws as `bundleFiles`. */
+export const readBundle = async (store: Store, cluster: Cluster, epoch: Epoch, openEpoch: Epoch): Promise<Bundle> =>
+  collectBundle(await bundleFiles(store, cluster, epoch, openEpoch));
+
+/** The contents that a seal counted, and had counted before. Throws `SLOTS_EXPIRED` if any of them is gone. */
+async function slotFiles(store: Store, row: SealedRow, entries: readonly SlotEntry[]): Promise<BundleFile[]> {
+  const before = new Map(parseDetails(row).counted);
+  const files = entries.flatMap((slot) => {
+    const file = { name: slotFile(slot), slot, digest: slot.digest };
+    const counted = before.get(slotName(slot));
+    return counted === undefined ? [file] : [file, { name: countedFile(slot), slot, digest: counted }];
+  });
+  const sizes = await store.contentSizes(files.map(({ digest }) => digest));
+  return files.map(({ name, slot, digest }, i) => {
+    const size = sizes[i] ?? null;
+    if (size === null) throw expired(row.epoch, slot);
+    return {
+      name,
+      size,
+      async *read() {
+        yield await readSlotContent(store, row.epoch, slot, digest);
+      },
+    };
+  });
+}
+
+/** What there is beside slots. All but the statements is small, and read already. */
+async function outlineOf(
+  store: Store,
+  cluster: Cluster,
+  row: SealedRow,
+  slotList: Awaited<ReturnType<typeof readSlotList>>,
+): Promise<BundleFile[]> {
+  const { epoch, firstLeaf, treeSize } = row;
   const details = parseDetails(row);
   const header = parseHeader(utf8(row.header));
-  const slotList = await readSlotList(store, row);
   const chain: ChainState = {
     epoch,
     previous: header.previous,
@@ -183,23 +241,32 @@ export async function readOutline(store: Store, cluster: Cluster, epoch: Epoch, 
     counted: new Map(details.counted),
     closed: new Map(),
   };
-  const statements: string[] = [];
-  for await (const statement of streamStatements(store, epoch)) statements.push(text(statement.bytes));
-  const frontier = await frontierAt(nodeCrypto, tileReader(store), row.firstLeaf);
-  return new Map<string, Uint8Array>([
-    [BUNDLE_FILES.genesis, utf8(encodeGenesis(cluster.genesis))],
-    [BUNDLE_FILES.chain, encodeChainFile(chain, frontier, slotList.entries)],
-    [BUNDLE_FILES.header, utf8(row.header)],
-    [BUNDLE_FILES.checkpoint, utf8(row.checkpoint)],
-    [BUNDLE_FILES.roster, utf8(details.roster)],
-    [BUNDLE_FILES.nextRoster, utf8(details.nextRoster)],
-    [BUNDLE_FILES.facts, utf8(details.facts)],
-    [BUNDLE_FILES.slotList, slotList.bytes],
-    [BUNDLE_FILES.statements, encodeLines(statements)],
-  ]);
+  const frontier = await frontierAt(nodeCrypto, tileReader(store), firstLeaf);
+  const file = (name: string, bytes: Uint8Array): BundleFile => ({ name, size: bytes.length, read: () => [bytes] });
+  return [
+    file(BUNDLE_FILES.genesis, utf8(encodeGenesis(cluster.genesis))),
+    file(BUNDLE_FILES.chain, encodeChainFile(chain, frontier, slotList.entries)),
+    file(BUNDLE_FILES.header, utf8(row.header)),
+    file(BUNDLE_FILES.checkpoint, utf8(row.checkpoint)),
+    file(BUNDLE_FILES.roster, utf8(details.roster)),
+    file(BUNDLE_FILES.nextRoster, utf8(details.nextRoster)),
+    file(BUNDLE_FILES.facts, utf8(details.facts)),
+    file(BUNDLE_FILES.slotList, slotList.bytes),
+    {
+      name: BUNDLE_FILES.statements,
+      // With a line feed after each: all leaves but the header's are statements.
+      size: (await store.statementBytes(epoch)) + treeSize - firstLeaf - 1,
+      async *read() {
+        for await (const page of statementPages(store, epoch)) yield encodeLines(page.map(({ bytes }) => text(bytes)));
+      },
+    },
+  ];
 }
 
-/** The `.tlog-proof` of a statement: under the checkpoint of the epoch that sealed it, which never changes. */
+/**
+ * The `.tlog-proof` of a statement, under the checkpoint of the epoch that sealed it. What it proves never changes; while the
+ * epoch's registers are kept, signatures under the checkpoint may give way to those of members further ahead in the roster.
+ */
 export async function readProof(
   store: Store,
   statement: StatementRow,

@@ -82,6 +82,60 @@ const usageOf = (text: string): Usage =>
 const textOf = ({ bytes }: Pick<StatementRow, 'bytes'>): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8');
 
+/** A page of sealed statements, added up. */
+interface Page {
+  /** As in "2026-11". */
+  readonly months: ReadonlyMap<string, Sums>;
+  readonly isEmpty: boolean;
+  /** The first leaf after it. */
+  readonly next: number;
+}
+
+type Books = Pick<MonthsOptions, 'store' | 'genesis'>;
+
+const monthOfEpoch = (genesis: Genesis, epoch: Epoch): string => monthOf(epochBounds(genesis, epoch).startMs);
+
+/** The next statements from a leaf on, up to, not including, another. */
+async function readPage({ store, genesis }: Books, from: number, to: number): Promise<Page> {
+  const statements = await store.statementsFrom(from, to, STATEMENTS_PAGE_MAX);
+  const months = new Map<string, Sums>();
+  for (const row of statements) {
+    const month = monthOfEpoch(genesis, row.origin);
+    let sums = months.get(month);
+    if (sums === undefined) months.set(month, (sums = new Map()));
+    addTo(sums, row.customer, usageOf(textOf(row)));
+  }
+  const next = statements.length < STATEMENTS_PAGE_MAX ? to : statements.at(-1)!.leafIndex + 1;
+  return { months, isEmpty: statements.length === 0, next };
+}
+
+/** Adds a page to the table, and drops months that are too old for it. */
+async function writePage({ store, genesis }: Books, { months, next }: Page, lastSealed: Epoch): Promise<void> {
+  // By what is sealed, not by the clock: a clock that runs ahead drops nothing.
+  const oldest = monthOf(startOf(monthOfEpoch(genesis, lastSealed), 1 - MONTHS_KEPT));
+  await store.commit({
+    months: [...months].flatMap(([month, sums]) =>
+      month < oldest ? [] : Array.from(sums, ([customer, usage]) => ({ month, customer, usage })),
+    ),
+    dropMonthsBefore: oldest,
+    meta: [[THROUGH, String(next)]],
+  });
+}
+
+/**
+ * Brings the table of months up to all that is sealed, in a store that no node works with: before its statements go. Throws what
+ * the store throws; it can be done again.
+ */
+export async function settleMonths(books: Books, { meta, sealed }: MonthsOptions['loaded']): Promise<void> {
+  const last = sealed.at(-1);
+  if (last === undefined) return;
+  for (let from = Number(meta.get(THROUGH) ?? 0); from < last.treeSize;) {
+    const page = await readPage(books, from, last.treeSize);
+    if (!page.isEmpty) await writePage(books, page, last.epoch);
+    from = page.next;
+  }
+}
+
 /**
  * The usage of the current month by customer, to be read in constant time: sums in memory of what is sealed, to which each seal
  * adds at once, and a table of them that follows on disk. All of it can be computed again from the statements.
@@ -168,7 +222,7 @@ export class Months {
   }
 
   #monthOf(epoch: Epoch): string {
-    return monthOf(epochBounds(this.#options.genesis, epoch).startMs);
+    return monthOfEpoch(this.#options.genesis, epoch);
   }
 
   /** Whether its statements are in the sums: of a large one only if they are prepared, for it would take long. */
@@ -225,35 +279,13 @@ export class Months {
 
   /** Adds the next page of statements to the table, and to the sums if they do not have it yet. */
   async #write(): Promise<void> {
-    const { store } = this.#options;
     const from = this.#disk;
-    const to = this.#sealed;
-    const statements = await store.statementsFrom(from, to, STATEMENTS_PAGE_MAX);
-    const next = statements.length < STATEMENTS_PAGE_MAX ? to : statements.at(-1)!.leafIndex + 1;
-    const months = new Map<string, Sums>();
-    for (const row of statements) {
-      const month = this.#monthOf(row.origin);
-      let sums = months.get(month);
-      if (sums === undefined) months.set(month, (sums = new Map()));
-      addTo(sums, row.customer, usageOf(textOf(row)));
-    }
-    if (statements.length > 0) await this.#commit(months, next);
-    this.#disk = next;
+    const page = await readPage(this.#options, from, this.#sealed);
+    if (!page.isEmpty) await writePage(this.#options, page, this.#lastSealed ?? 0);
+    this.#disk = page.next;
     if (this.#counted !== from) return;
-    for (const [customer, usage] of months.get(this.#month) ?? []) addTo(this.#sums, customer, usage);
-    this.#counted = next;
-  }
-
-  async #commit(months: ReadonlyMap<string, Sums>, next: number): Promise<void> {
-    // By what is sealed, not by the clock: a clock that runs ahead drops nothing.
-    const oldest = monthOf(startOf(this.#monthOf(this.#lastSealed ?? 0), 1 - MONTHS_KEPT));
-    await this.#options.store.commit({
-      months: [...months].flatMap(([month, sums]) =>
-        month < oldest ? [] : Array.from(sums, ([customer, usage]) => ({ month, customer, usage })),
-      ),
-      dropMonthsBefore: oldest,
-      meta: [[THROUGH, String(next)]],
-    });
+    for (const [customer, usage] of page.months.get(this.#month) ?? []) addTo(this.#sums, customer, usage);
+    this.#counted = page.next;
   }
 
   #failed(error: unknown): void {

@@ -36,7 +36,7 @@ const STEPS = {
   records: `INSERT INTO record (time_ms, customer, key_id, request_id, operation, epoch, status, code, params, sku, ${counts},
     queue_us, process_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ${countsGiven}, ?, ?)`,
   idempotency: 'INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?, ?)',
-  contents: 'INSERT INTO content VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET epoch = excluded.epoch',
+  contents: 'INSERT INTO content VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET epoch = MAX(epoch, excluded.epoch)',
   sealed: `INSERT OR REPLACE INTO sealed (epoch, first_leaf, tree_size, header, checkpoint, details, root)
     VALUES (?, ?, ?, ?, ?, ?, ?)`,
   checkpoints: 'UPDATE sealed SET checkpoint = ? WHERE epoch = ?',

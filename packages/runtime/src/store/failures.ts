@@ -3,7 +3,7 @@ import { WaggleError, type ErrorCode } from '@waggle/protocol/base';
 
 /** No room: the transaction is undone and nothing is wrong with the file (https://sqlite.org/rescode.html). */
 const FULL = /^(SQLITE_FULL|SQLITE_IOERR_WRITE|SQLITE_IOERR_SHMSIZE|ENOSPC|EDQUOT)$/;
-/** Another process reads or writes the database for longer than the time-out. */
+/** Another process has held the database locked for longer than the time-out (5 s, the default of better-sqlite3). */
 const BUSY = /^SQLITE_BUSY/;
 /** The disk or the file. After a failed fsync nobody knows what is on disk, so there is no going on. */
 const FAILED =

@@ -4,7 +4,7 @@ import { inflateContent } from './commit.ts';
 import { controlChunk, recordOf, usageChunk, type ControlChunk, type Row, type UsageChunk } from './rows.ts';
 import { USAGE_COLUMNS } from './schema.ts';
 import { leafOf, STATEMENT_COLUMNS, statementOf, STATEMENTS, type StoredStatement } from './statements.ts';
-import { LEAVES_PAGE_MAX } from './types.ts';
+import { LEAVES_PAGE_MAX, STATEMENTS_PAGE_MAX } from './types.ts';
 import type {
   ContentEntry,
   IdempotencyRow,
@@ -76,7 +76,7 @@ export function reader(database: Database.Database) {
   ).raw();
   const tile = prepare<Uint8Array>('SELECT hashes FROM tile WHERE level = ? AND idx = ?').pluck();
   const content = prepare<{ size: number; bytes: Uint8Array }>('SELECT size, bytes FROM content WHERE digest = ?');
-  const hasContent = prepare<{ digest: Digest }>('SELECT digest FROM content WHERE digest = ?');
+  const contentSize = prepare<number>('SELECT size FROM content WHERE digest = ?').pluck();
   const contents = prepare<ContentEntry>(
     'SELECT digest, epoch, size FROM content WHERE digest > ? ORDER BY digest LIMIT ?',
   );
@@ -106,6 +106,12 @@ export function reader(database: Database.Database) {
     sealedRange: (from: Epoch, limit: number): SealedEpoch[] => sealed.all(from, limit),
     statements: (epoch: Epoch, afterLeaf: number, limit: number): StatementRow[] =>
       statements.all(afterLeaf, epoch, epoch, limit).map(statementOf),
+    /** How many bytes a page of them is, short so that others need not wait for long: each is expanded to be measured. */
+    statementBytesFrom(epoch: Epoch, after: Row | null): Chunk<number> {
+      const rows = statements.all(after?.[0] ?? -1, epoch, epoch, STATEMENTS_PAGE_MAX);
+      const chunk = rows.reduce((sum, row) => sum + statementOf(row).bytes.length, 0);
+      return { chunk, next: rows.length < STATEMENTS_PAGE_MAX ? null : [rows.at(-1)!.leafIndex] };
+    },
     statementsOf: (customer: CustomerId, from: Epoch, to: Epoch, limit: number): StatementRow[] =>
       statementsOf.all(customer, from, to, limit).map(statementOf),
     statementsFrom: (from: number, to: number, limit: number): StatementRow[] =>
@@ -129,7 +135,9 @@ export function reader(database: Database.Database) {
       if (bytes === null) throw new WaggleError('DATA_DAMAGED', `Expected the content ${digest}, received other bytes`);
       return bytes;
     },
-    lacks: (digests: readonly Digest[]): Digest[] => digests.filter((digest) => hasContent.get(digest) === undefined),
+    contentSizes: (digests: readonly Digest[]): (number | null)[] =>
+      digests.map((digest) => contentSize.get(digest) ?? null),
+    lacks: (digests: readonly Digest[]): Digest[] => digests.filter((digest) => contentSize.get(digest) === undefined),
     contentDigests: (after: string, limit: number): ContentEntry[] => contents.all(after, limit),
     records({ customer, fromMs, toMs, after, limit }: RecordQuery): RequestRecord[] {
       const page = [fromMs, toMs, after?.timeMs ?? fromMs, after?.seq ?? 0, limit];

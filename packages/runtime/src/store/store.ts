@@ -41,11 +41,14 @@ class Calls<R extends Role> {
   readonly #waiting = new Map<number, Waiting>();
   #lastId = 0;
   #ended: WaggleError | null = null;
+  #isGone = false;
 
   /** Resolves when the worker has opened the store. */
   readonly opened: Promise<unknown>;
   /** Resolves when the worker has ended. */
   readonly exited: Promise<void>;
+  /** Told of a failure after which the worker does nothing any more, before whoever waits for it. */
+  onFailed: ((error: WaggleError) => void) | undefined;
 
   constructor(role: R, options: StoreOptions) {
     this.#worker = new Worker(WORKER_URL, { workerData: { role, options } satisfies WorkerTask, execArgv: [] });
@@ -54,6 +57,7 @@ class Calls<R extends Role> {
     this.#worker.on('error', (error) => this.#end(new WaggleError('STORE_FAILED', error.message, { cause: error })));
     this.exited = new Promise((resolve) => {
       this.#worker.on('exit', () => {
+        this.#isGone = true;
         this.#end(new WaggleError('STORE_FAILED', 'Expected an open store, but it is closed'));
         resolve();
       });
@@ -63,20 +67,23 @@ class Calls<R extends Role> {
   #settle(reply: Reply): void {
     const waiting = this.#waiting.get(reply.id);
     this.#waiting.delete(reply.id);
-    if ('code' in reply) waiting?.reject(new WaggleError(reply.code, reply.message));
-    else waiting?.resolve(reply.value);
+    if (!('code' in reply)) return waiting?.resolve(reply.value);
+    const error = new WaggleError(reply.code, reply.message);
+    if (reply.code === 'STORE_FAILED') this.onFailed?.(error);
+    waiting?.reject(error);
   }
 
   /** Fails what waits and whatever comes. */
   #end(error: WaggleError): void {
+    if (this.#ended === null) this.onFailed?.(error);
     this.#ended ??= error;
     for (const { reject } of this.#waiting.values()) reject(this.#ended);
     this.#waiting.clear();
   }
 
-  /** From now on new calls fail; those that wait are carried out. */
-  refuse(): void {
-    this.#ended ??= new WaggleError('STORE_FAILED', 'Expected an open store, but it is closed');
+  /** From now on new calls fail, but for `close`; those that wait are carried out. */
+  refuse(error = new WaggleError('STORE_FAILED', 'Expected an open store, but it is closed')): void {
+    this.#ended ??= error;
   }
 
   call<O extends string & keyof Operations<R>>(
@@ -84,7 +91,8 @@ class Calls<R extends Role> {
     args: Operations<R>[O] extends (...args: infer A) => unknown ? A : never,
     transfer: ArrayBuffer[] = [],
   ): Promise<Operations<R>[O] extends (...args: never) => infer V ? V : never> {
-    if (this.#ended !== null) return Promise.reject(this.#ended);
+    // A thread that has failed still has to end; one that has ended would never answer.
+    if (this.#ended !== null && (operation !== 'close' || this.#isGone)) return Promise.reject(this.#ended);
     if (this.#waiting.size >= CALLS_MAX && operation !== 'close')
       return Promise.reject(new WaggleError('STORE_BUSY', `Expected at most ${CALLS_MAX} waiting calls of the store`));
     const id = ++this.#lastId;
@@ -146,10 +154,15 @@ async function started<R extends Role>(role: R, options: StoreOptions): Promise<
 export async function openStore(options: StoreOptions): Promise<Store> {
   const calls = await started('writing', options);
   const reads = await started('reading', options).catch(async (error: unknown) => {
-    await calls.call('close', []);
+    await calls.call('close', []).catch(() => undefined);
     await calls.exited;
     throw error;
   });
+  // What one thread finds damaged the other must not go on with.
+  calls.onFailed = reads.onFailed = (error) => {
+    calls.refuse(error);
+    reads.refuse(error);
+  };
   let closing: Promise<void> | null = null;
   let rolling: Promise<unknown> | null = null;
 
@@ -184,7 +197,8 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   }
 
   async function close(): Promise<void> {
-    const unread = reads.call('close', []);
+    // A reader that has failed has nothing more to say; the writer is to be closed all the same.
+    const unread = reads.call('close', []).catch(() => undefined);
     reads.refuse();
     try {
       // The last connection moves the write-ahead log into the database, which a reader cannot.
@@ -228,6 +242,14 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       checkPage(limit, STATEMENTS_PAGE_MAX);
       return reads.call('statements', [epoch, afterLeaf ?? -1, limit]);
     },
+    async statementBytes(epoch) {
+      let bytes = 0;
+      await loadAll(
+        (after) => reads.call('statementBytesFrom', [epoch, after]),
+        (chunk) => (bytes += chunk),
+      );
+      return bytes;
+    },
     async statementsFrom(from, to, limit) {
       checkPage(limit, STATEMENTS_PAGE_MAX);
       return reads.call('statementsFrom', [from, to, limit]);
@@ -247,6 +269,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     },
     tile: (level, index) => reads.call('tile', [level, index]),
     content: (digest) => reads.call('content', [digest]),
+    contentSizes: (digests) => reads.call('contentSizes', [digests]),
     lacks: (digests) => reads.call('lacks', [digests]),
     async contentDigests(after, limit) {
       checkPage(limit, CONTENTS_PAGE_MAX);

@@ -56,7 +56,7 @@ export interface RequestRecord {
 }
 export type NewRecord = Omit<RequestRecord, 'seq'>;
 
-/** Bytes by their SHA-256, pinned until dropped; `epoch` says since when. */
+/** Bytes by their SHA-256, pinned until dropped; `epoch` is the last one that they were pinned for. */
 export interface ContentRow {
   readonly digest: Digest;
   readonly epoch: Epoch;
@@ -213,8 +213,9 @@ export const DROP_MONTHS_MAX = 1_000;
 
 /**
  * What a node keeps on disk. Commits are carried out one after the other, in the order they were made; a read sees every
- * commit that had resolved when it was asked for, and keeps none waiting. Every call may throw `STORE_BUSY` (too many are waiting), `STORE_FAILED` (the disk failed or the store is closed: every later call
- * fails too) and `DATA_DAMAGED` (what was read is not what was written).
+ * commit that had resolved when it was asked for, and keeps none waiting. Every call may throw `STORE_BUSY`
+ * (too many are waiting, or another process has held the database locked for 5 s), `STORE_FAILED` (the disk failed, in a read or
+ * a write, or the store is closed: every later call fails too) and `DATA_DAMAGED` (what was read is not what was written).
  */
 export interface Store {
   /** All of `meta`, the vectors, and a summary of each sealed epoch. */
@@ -224,8 +225,8 @@ export interface Store {
   /** All usage registers, by replica, run, epoch, customer and SKU, in chunks. */
   loadUsage(onChunk: (rows: UsageRegisterRow[]) => void): Promise<void>;
   /**
-   * Carries a batch out: on disk when it resolves, nothing of it when it rejects with `STORE_FULL` (then the store goes on,
-   * and takes writes again when there is room).
+   * Carries a batch out: on disk when it resolves, nothing of it when it rejects with `STORE_FULL` or `STORE_BUSY` (then the
+   * store goes on, and takes writes again when there is room, or no other process holds the database locked).
    */
   commit(batch: Batch): Promise<void>;
   sealedEpoch(epoch: Epoch): Promise<SealedEpoch | null>;
@@ -233,6 +234,8 @@ export interface Store {
   sealedRange(from: Epoch, limit: number): Promise<SealedEpoch[]>;
   /** The statements sealed in an epoch, by leaf, after that leaf; `limit` 1 to `STATEMENTS_PAGE_MAX`. */
   statements(epoch: Epoch, afterLeaf: number | null, limit: number): Promise<StatementRow[]>;
+  /** How many bytes the statements sealed in an epoch are together. */
+  statementBytes(epoch: Epoch): Promise<number>;
   /** The sealed statements whose leaf is from `from` up to, not including, `to`, by leaf; `limit` likewise. */
   statementsFrom(from: number, to: number, limit: number): Promise<StatementRow[]>;
   /** The usage of a month, by customer, in chunks. */
@@ -248,6 +251,8 @@ export interface Store {
   tile(level: number, index: number): Promise<Uint8Array | null>;
   /** A content, checked against its digest, or null. */
   content(digest: Digest): Promise<Uint8Array | null>;
+  /** The sizes of contents in bytes, in the order asked for; null for one that is not held. */
+  contentSizes(digests: readonly Digest[]): Promise<(number | null)[]>;
   /** Those of the contents that are not held. */
   lacks(digests: readonly Digest[]): Promise<Digest[]>;
   /** The contents held, by digest, after that one; `limit` 1 to `CONTENTS_PAGE_MAX`. */
@@ -266,7 +271,7 @@ export interface Store {
    */
   rollRecords(epochBefore: Epoch): Promise<Rolled>;
   sizes(): Promise<StoreSizes>;
-  /** Waits for the calls under way, moves the write-ahead log into the database and closes it. */
+  /** Waits for the calls under way, moves the write-ahead log into the database and closes it. Ends after a failure as well. */
   close(): Promise<void>;
 }
 

@@ -46,7 +46,7 @@ export type Reply = Outcome & { readonly id: number };
 const port = parentPort;
 assert(port !== null, 'the store runs in a worker thread');
 
-/** The first failure after which nothing on disk can be relied on: from then on nothing is done any more. */
+/** The first failure after which nothing on disk can be relied on: from then on this thread does nothing any more, nor is the other asked. */
 let failed: WaggleError | null = null;
 
 function answer(id: number, work: () => unknown): Outcome {

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import Database from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { unpackBundle, packBundle, verifyBundle, type Verified } from '@waggle/protocol/audit';
 import { HybridClock, seededRandom, WaggleError, type CustomerId, type Epoch } from '@waggle/protocol/base';
@@ -22,6 +23,7 @@ import {
   type Metering,
   type Store,
 } from '../../src/index.ts';
+import { damagePages } from '../support.ts';
 
 const START_MS = 1_700_000_000_000;
 const EPOCH_MS = 1_000;
@@ -353,6 +355,43 @@ describe('the driver of a cluster of one', () => {
     await sealed(second, last);
     expect(await auditTotals(second)).toEqual(addUsage(acknowledged, one(1)));
     await second.close();
+  });
+
+  it('refuses while another process holds the database locked, and goes on afterwards', async () => {
+    const fatal: WaggleError[] = [];
+    const running = await start(undefined, (error) => fatal.push(error));
+    await running.driver.meter(metering(one(1)));
+    const other = new Database(join(directory, 'waggle.db'));
+    other.exec('BEGIN IMMEDIATE');
+    await expect(running.driver.meter(metering(one(2)))).rejects.toMatchObject({ code: 'STORE_FULL' });
+    expect(running.driver.isFull).toBe(true);
+    other.exec('COMMIT');
+    other.close();
+    expect(await running.driver.meter(metering(one(4)))).toBe(0);
+    expect(running.driver.isFull).toBe(false);
+    clock.advance(EPOCH_MS);
+    await sealed(running, 0);
+    expect(await auditTotals(running)).toEqual(addUsage(one(1), one(4)));
+    expect(fatal).toEqual([]);
+    await running.close();
+  });
+
+  it('ends when a page of the database cannot be read any more, and closes', async () => {
+    const fatal: WaggleError[] = [];
+    const first = await start();
+    await first.driver.meter(metering(one(1)));
+    await first.close();
+    const running = await start(undefined, (error) => fatal.push(error));
+    // What the start wrote is still in the write-ahead log, whose pages are whole.
+    damagePages(join(directory, 'waggle.db'));
+    const reads = await Promise.allSettled([
+      running.store.load(),
+      running.store.records({ fromMs: 0, toMs: 1, limit: 1 }),
+    ]);
+    expect(reads.some(({ status }) => status === 'rejected')).toBe(true);
+    await expect(running.driver.meter(metering(one(2)))).rejects.toMatchObject({ code: 'STORE_FAILED' });
+    expect(fatal).toEqual([expect.objectContaining({ code: 'STORE_FAILED' })]);
+    await running.close().catch(() => undefined);
   });
 
   it('a large seal goes to disk in parts, meterings between them, and survives a crash between any two', async () => {

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { utf8, WaggleError, type CustomerId, type Epoch } from '@waggle/protocol/base';
 import { addUsage, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
 import { packStatements, type Genesis, type SealedEpoch } from '@waggle/protocol/sealing';
-import { Months, type MonthsOptions, type MonthUsage } from '../../src/driver/months.ts';
+import { Months, settleMonths, type MonthsOptions, type MonthUsage } from '../../src/driver/months.ts';
 import { openStore, STATEMENTS_PAGE_MAX, type Batch, type SealedSummary, type StatementRow } from '../../src/index.ts';
 import { temporaryDirectories } from '../support.ts';
 
@@ -322,6 +322,29 @@ describe('the usage of the month', () => {
     world.check();
     await world.settle();
     expect(world.read()[1]!.sealed.requests).toBe(count + 3);
+  });
+
+  it('is added up for a store that no node works with, once', async () => {
+    const { disk } = new World();
+    const count = STATEMENTS_PAGE_MAX + 10;
+    const settle = () => settleMonths({ store: disk.store({ isDead: false }), genesis }, disk);
+    await settle();
+    expect([disk.months.size, disk.meta.size]).toEqual([0, 0]);
+    disk.seal(Array.from({ length: count }, () => ({ customer: customers[0]!, origin: 0, count: 1 })));
+    await settle();
+    disk.seal([0, 3, 3].map((origin) => ({ customer: customers[1]!, origin, count: 2 })));
+    disk.isFull = true;
+    await expect(settle()).rejects.toMatchObject({ code: 'STORE_FULL' });
+    disk.isFull = false;
+    for (let time = 0; time < 3; time++) await settle();
+    expect(disk.months).toEqual(
+      new Map([
+        ['2026-10 acme', requests(count)],
+        ['2026-10 bees', requests(2)],
+        ['2026-11 bees', requests(4)],
+      ]),
+    );
+    expect(disk.meta.get('monthsThrough')).toBe(String(disk.treeSize));
   });
 
   it('keeps 13 months in the table', async () => {

@@ -16,7 +16,7 @@ import {
   type UsageRegisterRow,
 } from '../../src/index.ts';
 import { collect, customerOf, describeStore, digestOf, everything, recordOf, withoutSeq } from '../store-compliance.ts';
-import { temporaryDirectories } from '../support.ts';
+import { damagePages, temporaryDirectories } from '../support.ts';
 
 const temporary = temporaryDirectories();
 
@@ -129,6 +129,63 @@ it('says that a content was damaged on disk rather than give it out', async () =
   store = await openStore({ directory });
   await expect(store.content(digestOf(bytes))).rejects.toMatchObject({ code: 'DATA_DAMAGED' });
   await store.commit({ meta: [['still', 'writing']] });
+  await store.close();
+});
+
+describe('a failed read', () => {
+  /** An open store whose pages are overwritten on disk, all but the first. */
+  async function damaged(): Promise<{ directory: string; store: Store }> {
+    const { directory, path } = await filled();
+    const store = await openStore({ directory });
+    damagePages(path);
+    return { directory, store };
+  }
+  const failed = { code: 'STORE_FAILED', message: expect.stringContaining('SQLITE_CORRUPT') };
+
+  it('is the last of the whole store: nothing is read or written any more, and it still closes', async () => {
+    const { directory, store } = await damaged();
+    await expect(store.load()).rejects.toMatchObject(failed);
+    // At once, before anybody else has asked: who hears of the failure finds no half of the store going on.
+    await expect(store.commit({ meta: [['a', '2']] })).rejects.toMatchObject(failed);
+    await expect(store.load()).rejects.toMatchObject(failed);
+    await expect(store.rollRecords(1)).rejects.toMatchObject(failed);
+    await store.close().catch(() => undefined);
+    // Whoever opens it next is told.
+    await expect(openStore({ directory })).rejects.toMatchObject({ code: 'DATA_DAMAGED' });
+  });
+
+  it('lets a store close that is closing when it comes, with calls that wait', async () => {
+    const { store } = await damaged();
+    const calls = [store.load(), store.tile(0, 0), store.records({ ...everything, limit: 10 })];
+    const closed = store.close().catch(() => undefined);
+    for (const { status } of await Promise.allSettled(calls)) expect(status).toBe('rejected');
+    await closed;
+    await expect(store.commit({ meta: [['a', '2']] })).rejects.toMatchObject({ code: 'STORE_FAILED' });
+  });
+
+  it('of the writer ends the reader too, and it still closes', async () => {
+    const { store } = await damaged();
+    await expect(store.rollRecords(1)).rejects.toMatchObject(failed);
+    await expect(store.load()).rejects.toMatchObject(failed);
+    await store.close().catch(() => undefined);
+  });
+});
+
+it('says that the database is locked by another connection, writes nothing of it, and goes on afterwards', async () => {
+  const { directory, path } = await filled();
+  const store = await openStore({ directory });
+  const other = new Database(path);
+  other.exec('BEGIN IMMEDIATE');
+  await expect(store.commit({ meta: [['a', '2']], records: [recordOf(1_000)] })).rejects.toMatchObject({
+    code: 'STORE_BUSY',
+  });
+  expect((await store.load()).meta.get('a')).toBe('1');
+  other.exec('ROLLBACK');
+  other.close();
+  await store.commit({ meta: [['b', '3']] });
+  const { meta } = await store.load();
+  expect([meta.get('a'), meta.get('b')]).toEqual(['1', '3']);
+  expect(await store.records({ ...everything, limit: 1_000 })).toHaveLength(500);
   await store.close();
 });
 
