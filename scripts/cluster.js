@@ -4,7 +4,7 @@
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -31,6 +31,8 @@ else await runNode();
 async function runNode() {
   delete process.env.NODE_NUMBER;
   process.on('disconnect', () => process.kill(process.pid, 'SIGTERM'));
+  // To listen to its parent keeps no node alive that could not start.
+  process.channel.unref();
   const { run } = await import(pathToFileURL(join(root, 'apps/node/dist/cli/index.js')).href);
   await run(process.argv.slice(2));
 }
@@ -41,7 +43,26 @@ async function main() {
   install();
   if (!build('apps/node', 'apps/verify')) fail('The build failed; its messages are above.');
   const nodes = [];
-  const stopped = stopTogether(nodes);
+  const stopping = new AbortController();
+  const ended = stopTogether(nodes, stopping);
+  try {
+    mkdirSync(options.data, { recursive: true, mode: 0o700 });
+    await startAll(options, nodes, stopping.signal);
+    say(greeting(nodes));
+  } catch (error) {
+    // Nodes that are stopped while they start do not start: nothing is wrong with that.
+    if (!stopping.signal.aborted) {
+      process.stderr.write(`waggle: ${error.message}\n`);
+      process.exitCode = 1;
+      stopping.abort();
+    }
+  }
+  // Whoever starts them again finds ports and data free.
+  await ended;
+}
+
+/** Starts all nodes, and adds each to `nodes` as soon as it has a process. Throws what keeps one from starting, and when aborted. */
+async function startAll(options, nodes, signal) {
   const numbers = Array.from({ length: options.count - 1 }, (_, i) => i + 2);
   const isNew = (number) => !existsSync(join(options.data, `node-${number}`, 'keys.json'));
   // Those that have joined before know each other; the first of all makes an invite for the others.
@@ -50,12 +71,12 @@ async function main() {
   const newcomers = numbers.filter(isNew);
   if (newcomers.length > 0) {
     const invite = await makeInvite(nodes[0], newcomers.length);
+    signal.throwIfAborted();
     nodes.push(...newcomers.map((number) => start(options, number, invite)));
     await Promise.all(nodes.map(ready));
   }
+  signal.throwIfAborted();
   nodes.sort((a, b) => a.number - b.number);
-  say(greeting(nodes));
-  await stopped;
 }
 
 function readOptions() {
@@ -103,6 +124,8 @@ function start({ data, httpPort, swarmPort }, number, invite) {
     // Not in the terminal's group: a Ctrl-C is passed on to it once, by this process.
     detached: true,
     silent: true,
+    // Not where this was started: a waggle.json there is for a node of its own.
+    cwd: data,
     // Not among the arguments, which everyone on this machine can read.
     env: {
       ...withoutSettings(),
@@ -127,11 +150,15 @@ function withoutSettings() {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('WAGGLE_')));
 }
 
-/** Waits until a node answers, and takes requests: it hears from the others before. Ends this process if it ends instead. */
+function hasEnded({ exitCode, signalCode }) {
+  return exitCode !== null || signalCode !== null;
+}
+
+/** Waits until a node answers, and takes requests: it hears from the others before. Throws if it ends instead. */
 async function ready(node) {
   if (node.url === undefined) await Promise.race([once(node.child, 'ready'), once(node.child, 'exit')]);
-  if (node.url === undefined) fail(`${node.name} did not start; its messages are above.`);
-  for (let tries = 0; tries < TRIES_MAX && node.child.exitCode === null; tries++) {
+  if (node.url === undefined) throw new Error(`${node.name} did not start; its messages are above.`);
+  for (let tries = 0; tries < TRIES_MAX && !hasEnded(node.child); tries++) {
     const isReady = await fetch(`${node.url}/readyz`).then(
       ({ ok }) => ok,
       () => false,
@@ -141,11 +168,11 @@ async function ready(node) {
   }
 }
 
-/** An invite for so many nodes, by the first one. */
+/** An invite for so many nodes, by the first one. Throws when it makes none. */
 async function makeInvite({ url, directory }, uses) {
   const token = join(directory, 'operator.token');
   if (!existsSync(token) || !existsSync(join(directory, 'operator.key')))
-    fail(`Expected operator.token and operator.key in ${directory}: new nodes are invited by them.`);
+    throw new Error(`Expected operator.token and operator.key in ${directory}: new nodes are invited by them.`);
   const headers = {
     authorization: `Bearer ${readFileSync(token, 'utf8').trim()}`,
     'content-type': 'application/json',
@@ -156,28 +183,30 @@ async function makeInvite({ url, directory }, uses) {
     body: JSON.stringify({ uses }),
   });
   const answer = await response.json();
-  return response.ok ? answer.invite : fail(`No invite: ${answer.code}: ${answer.detail}`);
+  if (!response.ok) throw new Error(`No invite: ${answer.code}: ${answer.detail}`);
+  return answer.invite;
 }
 
-/** Drains all nodes at the first SIGINT, SIGTERM or SIGHUP. Resolves when all have ended; while some run, they go on. */
-function stopTogether(nodes) {
-  let isStopping = false;
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
-    process.on(signal, () => {
-      if (isStopping) return;
-      isStopping = true;
-      for (const { child } of nodes) child.kill('SIGTERM');
-    });
+/**
+ * Drains all nodes when `stopping` is aborted, as it is by the first SIGINT, SIGTERM or SIGHUP. Resolves when all have ended; while
+ * some run, they go on.
+ */
+function stopTogether(nodes, stopping) {
+  const { signal: stop } = stopping;
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => stopping.abort());
+  stop.addEventListener('abort', () => nodes.forEach(({ child }) => child.kill('SIGTERM')));
   const told = new Set();
   return new Promise((done) => {
     const look = setInterval(() => {
-      const ended = nodes.filter(({ child }) => child.exitCode !== null || child.signalCode !== null);
+      const ended = nodes.filter(({ child }) => hasEnded(child));
       for (const { name, child } of ended.filter((node) => !told.has(node))) {
-        if (!isStopping) say(`${name} ended (${child.signalCode ?? child.exitCode}); start again to have it back.`);
-        if (child.exitCode !== 0) process.exitCode = 1;
+        if (!stop.aborted) say(`${name} ended (${child.signalCode ?? child.exitCode}); start again to have it back.`);
+        // What is stopped while it starts ends by the signal.
+        if (child.exitCode !== 0 && !(stop.aborted && child.signalCode === 'SIGTERM')) process.exitCode = 1;
       }
       for (const node of ended) told.add(node);
-      if (nodes.length === 0 || ended.length < nodes.length) return;
+      const isOver = stop.aborted || nodes.length > 0;
+      if (!isOver || ended.length < nodes.length) return;
       clearInterval(look);
       done();
     }, LOOK_MS);

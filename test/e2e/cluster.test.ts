@@ -39,7 +39,7 @@ interface Visible {
   readonly visibleAt: { readonly members: number; readonly of: number };
 }
 interface UsageAnswer {
-  readonly asOf: string;
+  readonly asOf: string | null;
   readonly totals: Usage;
   readonly coverage: {
     readonly members: number;

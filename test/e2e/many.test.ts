@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { EventEmitter, once } from 'node:events';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, expect, it, onTestFinished } from 'vitest';
 import { freeSwarmPort, Operator, root, scratch, until, type ClusterView } from './harness.ts';
@@ -11,34 +11,61 @@ const NODES = 3;
 const data = scratch();
 afterAll(() => data.remove());
 
-interface Started {
+/** A script that runs, and what it has printed so far. */
+interface Run {
   readonly child: ChildProcess;
   readonly ended: Promise<unknown[]>;
+  readonly output: () => string;
+  /** Waits for what it prints. Rejects when it ends without. */
+  readonly find: (pattern: RegExp) => Promise<RegExpExecArray>;
+}
+
+interface Started extends Run {
   readonly urls: readonly string[];
   /** Of the nodes' processes. */
   readonly pids: readonly number[];
 }
 
-async function start(httpPort: number, swarmPort: number): Promise<Started> {
+/** `npm run cluster` with these ports, its data in `path`, in a shell of that folder. */
+function cluster(httpPort: number, swarmPort: number, path: string, cwd: string): Run {
   const ports = ['--http-port', String(httpPort), '--swarm-port', String(swarmPort)];
-  const args = [join(root, 'scripts', 'cluster.js'), '--nodes', String(NODES), '--data', data.path, ...ports];
-  const child = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
+  const args = [join(root, 'scripts', 'cluster.js'), '--nodes', String(NODES), '--data', path, ...ports];
+  const child = spawn(process.execPath, args, { cwd, stdio: ['ignore', 'pipe', 'pipe'] });
   onTestFinished(() => void child.kill('SIGKILL'));
-  const ended = once(child, 'exit');
-  const output = await new Promise<string>((resolve, reject) => {
-    let text = '';
-    child.stdout.on('data', (chunk: Buffer) => {
+  let text = '';
+  const heard = new EventEmitter();
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (chunk: Buffer) => {
       text += chunk.toString();
-      if (text.includes('Ctrl-C stops them all.')) resolve(text);
+      heard.emit('more');
     });
-    void ended.then(() => reject(new Error(text)));
-  });
+  // Once all that it has written is here.
+  const ended = once(child, 'close');
+  const find = async (pattern: RegExp): Promise<RegExpExecArray> => {
+    for (let isOver = false; ;) {
+      const match = pattern.exec(text);
+      if (match !== null) return match;
+      if (isOver) throw new Error(`It ended without ${pattern}:\n${text}`);
+      isOver = await Promise.race([once(heard, 'more').then(() => false), ended.then(() => true)]);
+    }
+  };
+  return { child, ended, output: () => text, find };
+}
+
+async function start(httpPort: number, swarmPort: number, path = data.path, cwd = root): Promise<Started> {
+  const run = cluster(httpPort, swarmPort, path, cwd);
+  await run.find(/Ctrl-C stops them all\./);
+  const output = run.output();
   const urls = [...output.matchAll(/^  node-\d+  (\S+)  /gm)].map((match) => match[1]!);
-  const pids = [...new Set([...output.matchAll(/^node-\d+ \| .*"pid":(\d+)/gm)].map((match) => Number(match[1])))];
   expect(output).toContain('npx waggle customer create demo --with-key --quiet');
   expect(output).toMatch(/^node-3 \| \{.*"msg":"ready"/m);
-  return { child, ended, urls, pids };
+  return { ...run, urls, pids: pidsOf(output) };
 }
+
+/** Of the nodes' processes. */
+const pidsOf = (output: string): number[] => [
+  ...new Set([...output.matchAll(/^node-\d+ \| .*"pid":(\d+)/gm)].map((match) => Number(match[1]))),
+];
 
 const isRunning = (pid: number): boolean => {
   try {
@@ -77,4 +104,51 @@ it('starts a cluster, drains it on Ctrl-C, takes its data up, and leaves no proc
     return answers.every(({ status }) => status === 'rejected') ? true : undefined;
   });
   await until('their processes to end', async () => (second.pids.some(isRunning) ? undefined : true));
+});
+
+it('takes no settings out of the folder in which it is started', async () => {
+  const folder = scratch();
+  onTestFinished(() => folder.remove());
+  mkdirSync(folder.path);
+  const settings = { publicUrl: 'https://waggle.example', operatorToken: 'correct-horse-battery', logLevel: 'silent' };
+  writeFileSync(join(folder.path, 'waggle.json'), JSON.stringify(settings));
+  const swarmPort = await freeSwarmPort();
+  const path = join(folder.path, 'data', 'cluster');
+  const { urls, child, ended } = await start(swarmPort + 20_000, swarmPort, path, folder.path);
+  const operator = new Operator(urls[0]!, join(path, 'node-1'));
+  await until('the URLs of all', async () => {
+    const { members } = await operator.json<ClusterView>('/v1/cluster');
+    return urls.every((url) => members.some((member) => member.url === url)) ? true : undefined;
+  });
+  child.kill('SIGINT');
+  expect(await ended).toEqual([0, null]);
+});
+
+it('ends with all its nodes at a Ctrl-C while newcomers start, and can be started again at once', async () => {
+  const folder = scratch();
+  onTestFinished(() => folder.remove());
+  const swarmPort = await freeSwarmPort();
+  const first = cluster(swarmPort + 20_000, swarmPort, folder.path, root);
+  await first.find(/^node-2 \| .*invite given/m);
+  first.child.kill('SIGINT');
+  expect(await first.ended).toEqual([0, null]);
+  expect(first.output()).not.toMatch(/^waggle: |did not start/m);
+  expect(pidsOf(first.output()).filter(isRunning)).toEqual([]);
+
+  const second = await start(swarmPort + 20_000, swarmPort, folder.path);
+  second.child.kill('SIGINT');
+  expect(await second.ended).toEqual([0, null]);
+});
+
+it('ends the nodes that run when another does not start, and only then itself', async () => {
+  const folder = scratch();
+  onTestFinished(() => folder.remove());
+  mkdirSync(folder.path);
+  // In the place of the folder of the second node.
+  writeFileSync(join(folder.path, 'node-2'), '');
+  const swarmPort = await freeSwarmPort();
+  const run = cluster(swarmPort + 20_000, swarmPort, folder.path, root);
+  expect(await run.ended).toEqual([1, null]);
+  expect(run.output()).toMatch(/^waggle: node-2 did not start; its messages are above\.$/m);
+  expect(run.output()).toMatch(/^node-1 \| .*"msg":"stopped"/m);
 });

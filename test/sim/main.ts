@@ -2,8 +2,9 @@ import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { seededRandom } from '../../packages/protocol/src/base/index.ts';
+import { Large } from './large.ts';
 import { FAULT_NAMES, FAULTS, MUTATIONS, type Fault, type Mutation, type SimOptions } from './options.ts';
-import { Scale } from './scale.ts';
+import { Scale, type Spread } from './scale.ts';
 import { replayCommand, simulate } from './simulation.ts';
 
 const listed = (names: Readonly<Record<string, string>>): string =>
@@ -30,7 +31,14 @@ npm run sim -- --shape membership --nodes N [--seed N] [--seconds N] [--loss N]
 
 Runs membership and rumors alone, of many nodes, and says what they cost.
   --seconds   virtual seconds of the measurement (default 30)
-  --loss      packets lost, of 1 000 (default 50)`;
+  --loss      packets lost, of 1 000 (default 50)
+
+npm run sim -- --shape seals --nodes N --customers N [--seed N] [--epochs N]
+
+Seals epochs of many customers, each at two nodes, without faults, and says how long it took and what it cost. What the code takes
+counts as virtual time. 40 nodes and 100 000 customers take some 12 GB: NODE_OPTIONS=--max-old-space-size=16000.
+  --customers 1 to 1 000 000 (default 1 000)
+  --epochs    of a minute each (default 3)`;
 
 const { values } = parseArgs({
   options: {
@@ -47,6 +55,8 @@ const { values } = parseArgs({
     shape: { type: 'string' },
     seconds: { type: 'string', default: '30' },
     loss: { type: 'string', default: '50' },
+    customers: { type: 'string', default: '1000' },
+    epochs: { type: 'string', default: '3' },
     verbose: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -154,8 +164,7 @@ async function share(jobs: number): Promise<boolean> {
   return isGood;
 }
 
-function measure(): void {
-  among('shape', ['membership'], values.shape!);
+function measureMembership(): void {
   const result = new Scale({
     seed: whole('seed', values.seed, 0, 2 ** 31),
     nodes: whole('nodes', values.nodes, 2, 5_000),
@@ -174,8 +183,29 @@ sent by each node     ${result.membershipBytes.toFixed(0)} B/s in ${result.datag
                       ${result.replicationBytes.toFixed(0)} B/s in ${result.messages.toFixed(1)} messages/s (replication)`);
 }
 
+const text = ({ medianMs, p99Ms }: Spread): string => `${medianMs.toFixed(0)} ms median, ${p99Ms.toFixed(0)} ms p99`;
+const mega = (bytes: number): string => `${(bytes / 1e6).toFixed(2)} MB`;
+
+function measureSeals(): void {
+  const options = {
+    seed: whole('seed', values.seed, 0, 2 ** 31),
+    nodes: whole('nodes', values.nodes, 2, 50),
+    customers: whole('customers', values.customers, 1, 1_000_000),
+    epochs: whole('epochs', values.epochs, 1, 1_000),
+  };
+  const { sealed, openBytes, sealingBytes, contentBytes, jobs } = new Large(options).run();
+  say(`${options.nodes} nodes, ${options.customers} customers, ${options.epochs} epochs, seed ${options.seed}
+an epoch's end to its seal on disk, of all nodes and epochs
+                      ${text(sealed)}, ${sealed.lastMs.toFixed(0)} ms at most
+sent by each node     ${mega(openBytes)} in an epoch, ${mega(sealingBytes)} from its end until all have sealed it
+contents of the slots ${mega(contentBytes)} in an epoch
+in a thread           ${jobs.seal.medianMs.toFixed(0)} ms for a seal, ${jobs.slot.medianMs.toFixed(0)} ms for a slot`);
+}
+
 if (values.help) say(USAGE);
-else if (values.shape !== undefined) measure();
+else if (values.shape !== undefined)
+  if (among('shape', ['membership', 'seals'], values.shape) === 'seals') measureSeals();
+  else measureMembership();
 else {
   const jobs = whole('jobs', values.jobs, 1, 64);
   if (!(jobs === 1 ? run() : await share(jobs))) process.exitCode = 1;

@@ -321,7 +321,8 @@ class ScaleNode {
   }
 }
 
-function spread(values: number[]): Spread {
+/** Of no values: NaN. */
+export function spread(values: readonly number[]): Spread {
   const sorted = Float64Array.from(values).sort();
   const at = (share: number): number => sorted[Math.floor((sorted.length - 1) * share)] ?? Number.NaN;
   return { medianMs: at(0.5), p99Ms: at(0.99) };
