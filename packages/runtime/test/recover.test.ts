@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import Database from 'better-sqlite3';
 import { describe, expect, it } from 'vitest';
 import { unpackBundle, verifyBreak, verifyBundle, verifySuccessor, type Verified } from '@waggle/protocol/audit';
-import { HybridClock, present, seededRandom, utf8, WaggleError, type CustomerId } from '@waggle/protocol/base';
+import { HybridClock, present, seededRandom, utf8, type CustomerId } from '@waggle/protocol/base';
 import { addUsage, verifyControl, ZERO_USAGE, type ControlRegister, type Usage } from '@waggle/protocol/lattice';
 import { encodeGenesis, REASON_LENGTH_MAX, type Cluster } from '@waggle/protocol/sealing';
 import {
@@ -18,42 +18,17 @@ import {
   readNodeKeys,
   readOperatorKey,
   streamStatements,
-  takeStanding,
-  type Cancel,
-  type Clock,
   type MonthRow,
   type Recovery,
   type Store,
 } from '../src/index.ts';
-import { temporaryDirectories } from './support.ts';
+import { ManualClock, standingAlone, temporaryDirectories } from './support.ts';
 
 const EPOCH_MS = 1_000;
 const acme = 'acme' as CustomerId;
 const temporary = temporaryDirectories();
 const coded = (code: string, message = '') =>
   expect.objectContaining({ code, message: expect.stringContaining(message) });
-
-/** A clock that stands still until it is moved. */
-class ManualClock implements Clock {
-  #now = 1_700_000_000_000;
-  readonly #timers = new Set<{ readonly atMs: number; readonly fn: () => void }>();
-  nowMs(): number {
-    return this.#now;
-  }
-  monotonicMs(): number {
-    return this.#now;
-  }
-  after(ms: number, fn: () => void): Cancel {
-    const timer = { atMs: this.#now + ms, fn };
-    this.#timers.add(timer);
-    return () => this.#timers.delete(timer);
-  }
-  advance(ms: number): void {
-    this.#now += ms;
-    for (const timer of [...this.#timers].sort((a, b) => a.atMs - b.atMs))
-      if (timer.atMs <= this.#now && this.#timers.delete(timer)) timer.fn();
-  }
-}
 
 const one = (cpuMicros: number): Usage => ({ ...ZERO_USAGE, requests: 1, cpuMicros });
 const metering = (usage: Usage) => ({
@@ -93,17 +68,7 @@ async function start(directory: string, clock: ManualClock): Promise<Running> {
     data.close();
   };
   try {
-    const { standing } = await takeStanding({
-      directory,
-      store,
-      meta: loaded.meta,
-      founding: { name: 'test.example', epochMs: EPOCH_MS, sealGraceMs: 0 },
-      invite: null,
-      isMoved: false,
-      random: entropy,
-      clock,
-      openTransport: async () => ({ join: () => Promise.reject(new WaggleError('NOT_READY')) }),
-    });
+    const standing = await standingAlone(directory, store, loaded.meta, clock, EPOCH_MS);
     const driver = await Driver.start({
       store,
       loaded,

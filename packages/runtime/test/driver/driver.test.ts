@@ -10,45 +10,18 @@ import { parseHeader, REGISTERS_KEPT_EPOCHS } from '@waggle/protocol/sealing';
 import { readPast } from '../../src/driver/restart.ts';
 import {
   Driver,
-  entropy,
   nodeCrypto,
   openDataDirectory,
   openStore,
   readBundle,
   streamStatements,
-  takeStanding,
-  type Cancel,
-  type Clock,
   type DataDirectory,
   type Metering,
   type Store,
 } from '../../src/index.ts';
-import { damagePages } from '../support.ts';
+import { damagePages, ManualClock, standingAlone, START_MS } from '../support.ts';
 
-const START_MS = 1_700_000_000_000;
 const EPOCH_MS = 1_000;
-
-/** A clock that stands still until it is moved. */
-class ManualClock implements Clock {
-  #now = START_MS;
-  readonly #timers = new Set<{ readonly atMs: number; readonly fn: () => void }>();
-  nowMs(): number {
-    return this.#now;
-  }
-  monotonicMs(): number {
-    return this.#now;
-  }
-  after(ms: number, fn: () => void): Cancel {
-    const timer = { atMs: this.#now + ms, fn };
-    this.#timers.add(timer);
-    return () => this.#timers.delete(timer);
-  }
-  advance(ms: number): void {
-    this.#now += ms;
-    for (const timer of [...this.#timers].sort((a, b) => a.atMs - b.atMs))
-      if (timer.atMs <= this.#now && this.#timers.delete(timer)) timer.fn();
-  }
-}
 
 const acme = 'acme' as CustomerId;
 const one = (cpuMicros: number): Usage => ({
@@ -115,19 +88,7 @@ describe('the driver of a cluster of one', () => {
     const registers: ControlRegister[] = [];
     try {
       const loaded = await store.load();
-      const founding = { name: 'test.example', epochMs: EPOCH_MS, sealGraceMs: 0 };
-      const { standing } = await takeStanding({
-        directory,
-        store,
-        meta: loaded.meta,
-        founding,
-        invite: null,
-        isMoved: false,
-        random: entropy,
-        clock,
-        // A cluster of one has nobody to talk to.
-        openTransport: async () => ({ join: () => Promise.reject(new WaggleError('NOT_READY')) }),
-      });
+      const standing = await standingAlone(directory, store, loaded.meta, clock, EPOCH_MS);
       const driver = await Driver.start({
         store,
         loaded,

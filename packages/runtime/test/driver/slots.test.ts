@@ -13,51 +13,17 @@ import {
 } from '@waggle/protocol/base';
 import { ZERO_USAGE } from '@waggle/protocol/lattice';
 import { clusterOf, parseHeader, type Genesis } from '@waggle/protocol/sealing';
-import {
-  createNodeKeys,
-  Driver,
-  nodeCrypto,
-  openStore,
-  readBundle,
-  type Cancel,
-  type Clock,
-  type Store,
-} from '../../src/index.ts';
+import { createNodeKeys, Driver, nodeCrypto, openStore, readBundle, type Store } from '../../src/index.ts';
 import { slotsOf, sweepSlots } from '../../src/retention.ts';
 import { memberKey } from '../../src/transport/index.ts';
-import { temporaryDirectories } from '../support.ts';
+import { ManualClock, START_MS, temporaryDirectories } from '../support.ts';
 import { MemoryNetwork } from '../transport/memory.ts';
 
-const START_MS = 1_700_000_000_000;
 const EPOCH_MS = 5_000;
 const STEP_MS = 100;
 const DAY_MS = 86_400_000;
 const acme = 'acme' as CustomerId;
 const temporary = temporaryDirectories();
-
-/** A clock that stands still until it is moved; what falls due comes in its order. */
-class ManualClock implements Clock {
-  #now = START_MS;
-  readonly #timers = new Set<{ readonly atMs: number; readonly fn: () => void }>();
-  nowMs(): number {
-    return this.#now;
-  }
-  monotonicMs(): number {
-    return this.#now;
-  }
-  after(ms: number, fn: () => void): Cancel {
-    const timer = { atMs: this.#now + ms, fn };
-    this.#timers.add(timer);
-    return () => this.#timers.delete(timer);
-  }
-  advance(ms: number): void {
-    for (const end = this.#now + ms; this.#now < end;) {
-      this.#now++;
-      const due = [...this.#timers].filter(({ atMs }) => atMs <= this.#now);
-      for (const timer of due) if (this.#timers.delete(timer)) timer.fn();
-    }
-  }
-}
 
 interface Running {
   readonly driver: Driver;
@@ -125,7 +91,7 @@ describe('the slots that three drivers pin', () => {
 
   /** Time passes, slower than the disks. */
   async function step(): Promise<void> {
-    clock.advance(STEP_MS);
+    clock.walk(STEP_MS);
     await new Promise((resolve) => setImmediate(resolve));
     await Promise.all(nodes.map(({ store }) => store.commit({})));
   }
