@@ -51,6 +51,9 @@ export function cpuSeconds(pid) {
   return ticks / TICKS_PER_SECOND;
 }
 
-/** Resident bytes of a process. */
-export const residentBytes = (pid) =>
-  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) * 1024;
+const memory = (pid, field) =>
+  Number(new RegExp(`${field}:\\s+(\\d+)`).exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) * 1024;
+
+/** Resident bytes of a process, now and at most so far (Linux). */
+export const residentBytes = (pid) => memory(pid, 'VmRSS');
+export const mostBytes = (pid) => memory(pid, 'VmHWM');

@@ -7,6 +7,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { mostBytes, residentBytes } from '../measure.js';
 import { call, send } from './http.js';
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -177,9 +178,12 @@ export class ClusterNode {
     return [...samples].reduce((sum, [, labels = '', value]) => sum + (labels.includes(label) ? Number(value) : 0), 0);
   }
 
-  /** Resident bytes of its main process. */
+  /** Resident bytes of its main process, now and at most since its start. */
   residentBytes() {
-    return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${this.child.pid}/status`, 'utf8'))[1]) * 1024;
+    return residentBytes(this.child.pid);
+  }
+  mostBytes() {
+    return mostBytes(this.child.pid);
   }
 }
 

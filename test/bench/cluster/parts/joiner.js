@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { call } from '../http.js';
-import { Cluster, pause } from '../nodes.js';
+import { Cluster } from '../nodes.js';
 import { demand } from '../check.js';
 import { figure } from '../report.js';
 
@@ -11,8 +11,6 @@ const run = promisify(execFile);
 const FILL = join(dirname(dirname(fileURLToPath(import.meta.url))), 'fill.js');
 const GRACE_MS = 2_000;
 const EPOCH_MS = 600_000;
-/** How often memory is looked at, in ms. */
-const SAMPLE_MS = 100;
 
 /** A node joins a cluster with many customers, a key each. */
 export async function joiner({ isQuick, count = isQuick ? 10_000 : 100_000 }) {
@@ -26,9 +24,7 @@ export async function joiner({ isQuick, count = isQuick ? 10_000 : 100_000 }) {
   const founderBytes = founder.residentBytes();
   const invite = await cluster.invite();
   const node = await cluster.add();
-  const sampling = sample(node);
   const readyMs = await node.start(invite);
-  const peak = sampling.end();
   figure('the newcomer, from its start until ready', readyMs / 1000, 's');
   demand((await node.metric('waggle_customers')) === count, 'a newcomer that is ready has all customers');
   const { key } = await founder.ask('/v1/customers/customer-0/keys?wait=all&timeoutMs=20000', {
@@ -43,32 +39,11 @@ export async function joiner({ isQuick, count = isQuick ? 10_000 : 100_000 }) {
     'MB',
   );
   figure('registers received', await node.metric('waggle_replication_registers_total', 'direction="in"'), '');
-  figure('memory of the newcomer’s main process, most until ready', peak / 1e6, 'MB');
+  figure('memory of the newcomer’s main process, most', node.mostBytes() / 1e6, 'MB');
   figure('memory of the newcomer’s main process, then', node.residentBytes() / 1e6, 'MB');
   figure('memory of the founder’s main process before', founderBytes / 1e6, 'MB');
   figure('memory of the founder’s main process after', founder.residentBytes() / 1e6, 'MB');
   await node.stop();
   figure('the newcomer starts again, until ready', await node.start(), 'ms');
   await cluster.connected();
-}
-
-/** The most memory of a node from now on until `end()`, in bytes. */
-function sample(node) {
-  const state = { most: 0, isOver: false };
-  void (async () => {
-    while (!state.isOver) {
-      try {
-        if (node.isRunning) state.most = Math.max(state.most, node.residentBytes());
-      } catch {
-        // Not there yet.
-      }
-      await pause(SAMPLE_MS);
-    }
-  })();
-  return {
-    end: () => {
-      state.isOver = true;
-      return state.most;
-    },
-  };
 }
