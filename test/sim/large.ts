@@ -31,6 +31,9 @@ const EPOCH_MS = 60_000;
 const GRACE_MS = 30_000;
 /** Each customer's requests come to so many nodes. */
 const NODES_PER_CUSTOMER = 2;
+/** Of rows on their way to a job: what they take in a content, about, and their numbers. */
+const ROW_BYTES = 170;
+const NUMBERS_PER_ROW = 8;
 /** How often a node meters what has come since, in ms. */
 const METER_MS = 100;
 /** Latency of a packet and of a write to disk, in ms. */
@@ -46,9 +49,16 @@ export interface LargeOptions {
   readonly customers: number;
   /** To be sealed, all customers in each. */
   readonly epochs: number;
+  /**
+   * What jobs take; as measured in this run unless said. It has to be measured with few nodes: with many, which share one heap here,
+   * a job mostly waits for its garbage collection.
+   */
+  readonly msPerByte?: Rates;
   /** One is sealed everywhere. */
-  readonly onEpoch: (epoch: number) => void;
+  readonly onEpoch?: ((epoch: number) => void) | undefined;
 }
+
+type Rates = Readonly<Record<Job['kind'], number>>;
 
 export interface LargeResult {
   /** From the end of an epoch until its seal is on the disk of a node: of all nodes and epochs. */
@@ -58,8 +68,8 @@ export interface LargeResult {
   readonly sealingBytes: number;
   /** Bytes of the contents of all slots of an epoch. */
   readonly contentBytes: number;
-  /** Processor time of a job of a kind in another thread, in ms. */
-  readonly jobs: Readonly<Record<Job['kind'], Spread>>;
+  /** What a job of a kind takes for each byte that it reads, in ms of processor time: the median. */
+  readonly msPerByte: Rates;
 }
 
 /**
@@ -78,7 +88,11 @@ export class Large {
   readonly #byKey: ReadonlyMap<MemberKey, LargeNode>;
   readonly #sealedMs = new Map<Epoch, number[]>();
   readonly #roots = new Map<Epoch, string>();
-  readonly #jobMs: Readonly<Record<Job['kind'], number[]>> = { slot: [], seal: [], outline: [] };
+  readonly #jobs: Readonly<Record<Job['kind'], { readonly bytes: number; readonly tookMs: number }[]>> = {
+    slot: [],
+    seal: [],
+    outline: [],
+  };
   #metered = ZERO_USAGE;
   #sent = 0;
 
@@ -109,18 +123,19 @@ export class Large {
         this.agenda.runUntil(this.agenda.nowMs + 100);
       }
       bytes.sealing += this.#sent - atEnd;
-      this.options.onEpoch(epoch);
+      this.options.onEpoch?.(epoch);
     }
     this.#conserved();
     const took = [...this.#sealedMs].flatMap(([epoch, times]) => times.map((ms) => ms - (epoch + 1) * EPOCH_MS));
     const perNode = (sum: number): number => sum / nodes / epochs;
-    const { slot, seal, outline } = this.#jobMs;
+    const rate = (kind: Job['kind']): number =>
+      spread(this.#jobs[kind].map(({ bytes: read, tookMs }) => tookMs / read)).medianMs;
     return {
       sealed: { ...spread(took), lastMs: Math.max(...took) },
       openBytes: perNode(bytes.open),
       sealingBytes: perNode(bytes.sealing),
       contentBytes: this.#nodes[0]!.contentBytes / epochs,
-      jobs: { slot: spread(slot), seal: spread(seal), outline: spread(outline) },
+      msPerByte: { slot: rate('slot'), seal: rate('seal'), outline: rate('outline') },
     };
   }
 
@@ -174,11 +189,14 @@ export class Large {
   } {
     const known = job.kind === 'seal' ? this.#seals.get(name) : undefined;
     if (known !== undefined) return known;
+    const { msPerByte } = this.options;
+    const bytes = bytesIn(job);
     const before = process.cpuUsage();
     const result = compute(job, cheapCrypto);
     const { user, system } = process.cpuUsage(before);
-    const done = { result, ms: (user + system) / 1_000 };
-    this.#jobMs[job.kind].push(done.ms);
+    const tookMs = (user + system) / 1_000;
+    this.#jobs[job.kind].push({ bytes, tookMs });
+    const done = { result, ms: msPerByte === undefined ? tookMs : bytes * msPerByte[job.kind] };
     if (job.kind === 'seal') this.#seals = new Map([[name, done]]);
     return done;
   }
@@ -314,6 +332,13 @@ function comesTo(customer: number, index: number, nodes: number): boolean {
   const apart = 1 + (Math.floor(customer / nodes) % (nodes - 1));
   const turn = (index - first + nodes) % nodes;
   return turn % apart === 0 && turn / apart < NODES_PER_CUSTOMER;
+}
+
+/** Bytes that a job reads; a row that is no content yet takes as many as it would there. */
+function bytesIn(job: Job): number {
+  if (job.kind === 'outline') return job.statements.length;
+  const rows = job.kind === 'slot' ? job.rows.numbers.length / NUMBERS_PER_ROW : 0;
+  return [...job.contents.values()].reduce((sum, { length }) => sum + length, rows * ROW_BYTES);
 }
 
 const between = (random: Random, [least, most]: readonly [number, number]): number =>
