@@ -6,6 +6,7 @@ import type { Lag } from '@waggle/protocol/replication';
 import { isIn, quorumOf, ROSTER_MAX, type Evidence, type Roster, type SealingStatus } from '@waggle/protocol/sealing';
 import type { ApartClock } from '@waggle/protocol/member';
 import type { NodeEntry } from '@waggle/runtime';
+import type { Address } from '@waggle/runtime/transport';
 import { clockText } from './alarms.ts';
 
 /** What a node knows of its cluster; the driver is one. Two nodes may know different things at the same time. */
@@ -157,13 +158,17 @@ export function coverageOf(source: ClusterSource, nowMs: number): Coverage {
   };
 }
 
-/** Where a joiner may ask: this node first, then other live members, one address of each as long as there is room. */
-export function inviteAddresses(source: ClusterSource): InviteAddress[] {
-  const own = source.standing.replica;
-  const entries = liveEntries(source).sort((a, b) => Number(b.replica === own) - Number(a.replica === own));
-  return entries
-    .flatMap(({ transportKey, entry }) => {
-      const [address] = entry?.addresses ?? [];
+/**
+ * Where a joiner may ask: this node first, at the address that it gives the others, then other live members, one address of each as
+ * long as there is room.
+ */
+export function inviteAddresses(source: ClusterSource, own: Address): InviteAddress[] {
+  const isOwn = ({ replica }: MemberEntry): boolean => replica === source.standing.replica;
+  return liveEntries(source)
+    .sort((a, b) => Number(isOwn(b)) - Number(isOwn(a)))
+    .flatMap((member) => {
+      const { transportKey, entry } = member;
+      const address = isOwn(member) ? own : entry?.addresses[0];
       return address === undefined ? [] : [{ transportKey, ...address }];
     })
     .slice(0, INVITE_ADDRESSES_MAX);

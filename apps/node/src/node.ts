@@ -26,7 +26,7 @@ import {
   type Standing,
   type Store,
 } from '@waggle/runtime';
-import { openTransport, type Transport } from '@waggle/runtime/transport';
+import { openTransport, type Address, type Transport } from '@waggle/runtime/transport';
 import type { Config } from './config.ts';
 import { StandingAlarms } from './alarms.ts';
 import { hasCaughtUp } from './cluster.ts';
@@ -325,10 +325,14 @@ export class Node {
     return { workers: this.config.workers, running, queued };
   }
 
+  /** Where the others dial it. */
+  get address(): Address {
+    return this.config.swarmAdvertise ?? this.#transport.address;
+  }
+
   /** Tells the others what clients call this node, and the version of its program. */
   announce(url: string, version: string): Promise<void> {
-    const { swarmAdvertise, zone } = this.config;
-    return this.#presence.announce({ address: swarmAdvertise ?? this.#transport.address, url, zone, version });
+    return this.#presence.announce({ address: this.address, url, zone: this.config.zone, version });
   }
 
   /**

@@ -222,11 +222,14 @@ describe('how far a member is behind', () => {
 describe('the addresses of an invite', () => {
   it('are those of live members, this node first, one each, eight at most', () => {
     const source = clusterOf([{}, { state: 'dead' }, { host: null }, {}]);
-    expect(inviteAddresses({ ...source, standing: { replica: idOf(3) } })).toEqual([
-      { transportKey: keyOf(3), host: '10.0.0.3', port: 7073 },
+    const own = { host: '10.1.1.1', port: 7070 };
+    expect(inviteAddresses({ ...source, standing: { replica: idOf(3) } }, own)).toEqual([
+      { transportKey: keyOf(3), ...own },
       { transportKey: keyOf(0), host: '10.0.0.0', port: 7070 },
     ]);
-    expect(inviteAddresses(clusterOf(Array.from({ length: 10 }, () => ({}))))).toHaveLength(8);
+    expect(inviteAddresses(clusterOf(Array.from({ length: 10 }, () => ({}))), own)).toHaveLength(8);
+    // One that has just started has told nobody of itself yet, not even itself.
+    expect(inviteAddresses(clusterOf([{ host: null }]), own)).toEqual([{ transportKey: keyOf(0), ...own }]);
   });
 
   it('come with a warning when they all lead to this machine only', () => {

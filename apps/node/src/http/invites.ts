@@ -119,9 +119,7 @@ export function inviteRoutes(app: App, { node }: Deps, guards: Guards): void {
     },
     async (request, reply) => {
       const operator = operatorOf(node, '`waggle invite --operator-key FILE` makes one where it is.');
-      const addresses = inviteAddresses(node.driver);
-      if (addresses.length === 0)
-        throw new WaggleError('NOT_READY', 'Expected an address that members can dial, this node knows none yet');
+      const addresses = inviteAddresses(node.driver, node.address);
       const { uses = 1, expiresInMs = INVITE_MS } = request.body ?? {};
       const made = await change(node, request, reply, (context) => {
         const created = createInvite({
