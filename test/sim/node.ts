@@ -282,6 +282,7 @@ export class SimNode implements Station {
       }
       case 'compute': {
         const { name, job } = effect;
+        watch.computes(this, name);
         return this.#later(random.below(100), () => ({
           type: 'computed',
           name,

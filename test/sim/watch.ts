@@ -63,6 +63,11 @@ export class Watch {
   readonly registers = new RegisterWatch(this.#counted);
   /** Invariant 4. */
   readonly #votes = new Votes();
+  /** By replica, the frontier that it computes: of which process, epoch and moment, and what a majority held when it began. */
+  readonly #begun = new Map<
+    ReplicaId,
+    { readonly process: number; readonly epoch: Epoch; readonly moment: string; readonly rows: readonly Row[] }
+  >();
   /** Every machine. */
   readonly #nodes: readonly SimNode[];
   /** A disk with the most seals that there ever were. */
@@ -213,9 +218,27 @@ export class Watch {
     }
     if (!key.startsWith('ballot/')) return;
     const epoch = Number(key.slice('ballot/'.length));
+    const begun = this.#begun.get(node.replica);
+    this.#begun.delete(node.replica);
     this.#votes.wrote(epoch, node.replica, parseBallotState(JSON.parse(value) as never), () =>
-      this.#heldByMajority(epoch),
+      begun !== undefined && begun.process === node.process && begun.epoch === epoch
+        ? begun.rows
+        : this.#heldByMajority(epoch),
     );
+  }
+
+  /**
+   * A node computes its frontier in another thread: what comes while it does is not in it. It may do so for a while, one slot after
+   * the other; what was held at the beginning is in all of them.
+   */
+  computes(node: SimNode, name: string): void {
+    const epoch = /^frontier ([0-9]+) /.exec(name)?.[1];
+    const begun = this.#begun.get(node.replica);
+    if (epoch === undefined) return;
+    if (begun?.process === node.process && name.startsWith(begun.moment)) return;
+    const moment = name.slice(0, name.indexOf(':') + 1);
+    const rows = this.#heldByMajority(Number(epoch));
+    this.#begun.set(node.replica, { process: node.process, epoch: Number(epoch), moment, rows });
   }
 
   #heldByMajority(epoch: Epoch): Row[] {
