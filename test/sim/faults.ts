@@ -244,7 +244,11 @@ export class Faults {
     watch.wentBack(node);
     node.disk = backup;
     node.backup = undefined;
-    node.onOvertaken = () => this.#renew(node, withoutOwn(node.disk, node.replica));
+    node.onOvertaken = () => {
+      // What it is writing may still get to its disk: before its registers are taken off it.
+      node.kill();
+      this.#renew(node, withoutOwn(node.disk, node.replica));
+    };
     this.#during(ms, () => node.start());
   }
 
