@@ -86,8 +86,16 @@ it('a node whose records cannot be moved drops its slots, and does not say so ea
   const test = await openTestNode(quick, {}, { keepingFailed: (error) => failures.push(error) });
   onTestFinished(() => test.close());
   const records = join(test.node.config.data, 'records');
-  rmSync(records, { recursive: true, force: true });
-  writeFileSync(records, '');
+  // The node may just be making the directory.
+  await until(async () => {
+    try {
+      rmSync(records, { recursive: true, force: true });
+      writeFileSync(records, '');
+      return true;
+    } catch {
+      return false;
+    }
+  });
   const acme = await customerOf(test, 'acme');
   const resized = await acme('POST', '/v1/resize?width=2', PNG, { 'content-type': 'image/png' });
   expect(resized.statusCode).toBe(200);
