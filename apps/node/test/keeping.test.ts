@@ -106,10 +106,7 @@ it('a node whose records cannot be moved drops its slots, and does not say so ea
   const { replica, run } = test.node.standing;
   const slot = `/v1/epochs/${epoch}/slots/${replica}-${run}-${origin}.jsonl`;
   await until(async () => (await test.operator('GET', slot)).statusCode === 410);
-  // More records, should those have been moved before their directory was gone.
-  await until(async () => {
-    await acme('POST', '/v1/resize?width=2', PNG, { 'content-type': 'image/png' });
-    return failures.length > 0;
-  });
+  // A sweep takes what is sealed by the time it runs, and so may be an epoch ahead of the records, which the next tick tries to move.
+  await until(() => failures.length > 0);
   expect(failures.length).toBeLessThanOrEqual(test.node.driver.sealingEpoch);
 });
