@@ -214,7 +214,10 @@ describe('for customers', () => {
     const usage = await json<{ totals: { requests: number; bytesIn: number } }>('usage', '--key', key);
     expect(usage.totals).toMatchObject({ requests: 1, bytesIn: readFileSync(PICTURE).length });
     expect(await ask('usage', 'painter')).toMatch(/^total +1 /m);
-    expect(await ask('usage', 'painter', '--month')).toMatch(/^unsealed +1 .*\ntotal +1 /m);
+    // Its epoch of a second may be sealed by now: the one or the other line counts the request.
+    expect(await ask('usage', 'painter', '--month')).toMatch(
+      /^sealed +(1 .*\nunsealed +0|0 .*\nunsealed +1) .*\ntotal +1 /m,
+    );
     const record = expect.objectContaining({ operation: 'resize' });
     for (const args of [['--key', key], ['painter']]) expect(JSON.parse(await ask('records', ...args))).toEqual(record);
   });
