@@ -36,8 +36,8 @@ export interface DataDirectory {
 /** Held here too: a lock whose handle is collected as garbage would be a lock lost. */
 const locks = new Set<Database.Database>();
 
-/** Makes directory entries (a create, a rename, a delete) durable. */
-export function syncDirectory(path: string): void {
+/** Makes a file durable, or the entries of a directory (a create, a rename, a delete). */
+export function syncPath(path: string): void {
   const fd = openSync(path, constants.O_RDONLY);
   try {
     fsyncSync(fd);
@@ -51,18 +51,42 @@ export function syncDirectory(path: string): void {
  * What stood under the name is replaced. One writer at a time per name.
  */
 export function writePrivateFile(path: string, content: string | Uint8Array): void {
-  const temporary = `${path}.tmp`;
-  rmSync(temporary, { force: true }); // Left by a crash, perhaps with other rights.
-  const fd = openSync(temporary, 'wx', 0o600);
+  const fd = openTemporary(path);
   try {
-    const bytes = typeof content === 'string' ? utf8(content) : content;
-    for (let offset = 0; offset < bytes.length;) offset += writeSync(fd, bytes, offset);
+    writeAll(fd, typeof content === 'string' ? utf8(content) : content);
     fsyncSync(fd);
   } finally {
     closeSync(fd);
   }
-  renameSync(temporary, path);
-  syncDirectory(dirname(path));
+  moveIntoPlace(path);
+}
+
+/** The same of a content that need not fit into memory. What cannot be read to its end leaves the file as it was. */
+export async function writePrivatePieces(path: string, pieces: AsyncIterable<Uint8Array>): Promise<void> {
+  const fd = openTemporary(path);
+  try {
+    for await (const piece of pieces) writeAll(fd, piece);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  moveIntoPlace(path);
+}
+
+const temporaryOf = (path: string): string => `${path}.tmp`;
+
+function openTemporary(path: string): number {
+  rmSync(temporaryOf(path), { force: true }); // Left by a crash, perhaps with other rights.
+  return openSync(temporaryOf(path), 'wx', 0o600);
+}
+
+function writeAll(fd: number, bytes: Uint8Array): void {
+  for (let offset = 0; offset < bytes.length;) offset += writeSync(fd, bytes, offset);
+}
+
+function moveIntoPlace(path: string): void {
+  renameSync(temporaryOf(path), path);
+  syncPath(dirname(path));
 }
 
 const refuse = (path: string, why: string, cause?: unknown): never => {

@@ -11,7 +11,7 @@ import {
   type Random,
   type Signer,
 } from '@waggle/protocol/base';
-import { syncDirectory, writePrivateFile } from './data-directory.ts';
+import { syncPath, writePrivateFile } from './data-directory.ts';
 import { signerFromKeyObject, signerFromSeed } from './node-crypto.ts';
 import { parsePlace, type Place } from './place.ts';
 
@@ -165,7 +165,7 @@ export function adoptJoiningKeys(directory: string): void {
 /** Gives a joining up. */
 export function dropJoiningKeys(directory: string): void {
   rmSync(join(directory, JOINING_FILE), { force: true });
-  syncDirectory(directory);
+  syncPath(directory);
 }
 
 /** The operator key, or null when it is not on this node (any more). Throws `DATA_DAMAGED`. */

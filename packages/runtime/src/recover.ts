@@ -1,4 +1,4 @@
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import Database from 'better-sqlite3';
 import {
@@ -39,7 +39,7 @@ import {
   type Slot,
   type SlotId,
 } from '@waggle/protocol/usage';
-import { openDataDirectory, syncDirectory } from './data-directory.ts';
+import { openDataDirectory, syncPath, writePrivatePieces } from './data-directory.ts';
 import { bundleFiles, outlineFiles, parseDetails } from './driver/epochs.ts';
 import { META } from './driver/founding.ts';
 import { settleMonths } from './driver/months.ts';
@@ -336,28 +336,12 @@ async function archive(store: Store, { surviving }: Held): Promise<void> {
           return outlineFiles(store, cluster, epoch, nextEpoch);
         throw error;
       });
-      await writePieces(folder, `epoch-${epoch}.tar`, streamBundle(epoch, files).pieces);
+      await writePrivatePieces(join(folder, `epoch-${epoch}.tar`), streamBundle(epoch, files).pieces);
     }
     const last = page.at(-1);
     if (last === undefined) return;
     from = last.epoch + 1;
   }
-}
-
-/** What `writePrivateFile` does, for a file that need not fit into memory. */
-async function writePieces(folder: string, name: string, pieces: AsyncIterable<Uint8Array>): Promise<void> {
-  const temporary = join(folder, `${name}.tmp`);
-  rmSync(temporary, { force: true });
-  const fd = openSync(temporary, 'wx', 0o600);
-  try {
-    for await (const piece of pieces)
-      for (let offset = 0; offset < piece.length;) offset += writeSync(fd, piece, offset);
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-  renameSync(temporary, join(folder, name));
-  syncDirectory(folder);
 }
 
 const ARCHIVE_PAGE = 100;
@@ -388,7 +372,10 @@ function convert(
     const copy = join(surviving.archive, DATABASE_FILE);
     // What an attempt before this one left may be half a copy.
     rmSync(copy, { force: true });
+    writeFileSync(copy, '', { mode: 0o600, flag: 'wx' });
     database.prepare('VACUUM INTO ?').run(copy);
+    // SQLite leaves it to the system when the copy is on the disk; what it was copied from is gone with this transaction.
+    for (const path of [copy, surviving.archive]) syncPath(path);
     const counted: Digest[] = [...chain.counted.values()];
     const meta: [string, string][] = [
       [META.genesis, encodeGenesis(genesis)],

@@ -12,6 +12,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { utf8 } from '@waggle/protocol/base';
+import { writePrivatePieces } from '../src/data-directory.ts';
 import { openDataDirectory, writePrivateFile } from '../src/index.ts';
 import { temporaryDirectories } from './support.ts';
 
@@ -126,4 +128,20 @@ it('writePrivateFile replaces a file as a whole, with mode 0600 whatever it was'
   expect(existsSync(`${path}.tmp`)).toBe(false);
   writePrivateFile(path, Uint8Array.of(1, 2, 3));
   expect([...readFileSync(path)]).toEqual([1, 2, 3]);
+});
+
+it('writePrivatePieces replaces a file when its last piece has come, and leaves it when one fails', async () => {
+  const path = join(temporary(), 'file');
+  async function* pieces(error?: Error): AsyncGenerator<Uint8Array> {
+    yield utf8('one, ');
+    if (error !== undefined) throw error;
+    yield utf8('two');
+  }
+  writePrivateFile(path, 'as it was');
+  await expect(writePrivatePieces(path, pieces(new Error('unreadable')))).rejects.toThrow('unreadable');
+  expect(readFileSync(path, 'utf8')).toBe('as it was');
+  await writePrivatePieces(path, pieces());
+  expect(readFileSync(path, 'utf8')).toBe('one, two');
+  expect(mode(path)).toBe(0o600);
+  expect(existsSync(`${path}.tmp`)).toBe(false);
 });

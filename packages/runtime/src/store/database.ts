@@ -2,7 +2,7 @@ import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync } from '
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { WaggleError } from '@waggle/protocol/base';
-import { syncDirectory } from '../data-directory.ts';
+import { syncPath } from '../data-directory.ts';
 import { asStoreError, isDamage } from './failures.ts';
 import { APPLICATION_ID, MIGRATIONS } from './schema.ts';
 import type { StoreOptions } from './types.ts';
@@ -49,7 +49,7 @@ function create(directory: string, path: string): void {
     closeSync(fd);
   }
   renameSync(temporary, path);
-  syncDirectory(directory);
+  syncPath(directory);
 }
 
 /** Looks a store over without writing to it. Throws `DATA_DAMAGED` and `DATA_NEWER`. */

@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import Database from 'better-sqlite3';
 import type { Epoch } from '@waggle/protocol/base';
-import { syncDirectory } from '../data-directory.ts';
+import { syncPath } from '../data-directory.ts';
 import { ParquetFile, type ParquetColumn } from '../parquet.ts';
 import { DATABASE_FILE } from './database.ts';
 import { USAGE_COLUMNS } from './schema.ts';
@@ -74,5 +74,5 @@ export function writeRecordFile(directory: string, { epoch, part, lastSeq }: Par
     database.close();
   }
   renameSync(temporary, join(folder, nameOf(part)));
-  for (const path of [folder, dirname(folder), directory]) syncDirectory(path);
+  for (const path of [folder, dirname(folder), directory]) syncPath(path);
 }
