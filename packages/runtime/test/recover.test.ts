@@ -22,7 +22,7 @@ import {
   type Recovery,
   type Store,
 } from '../src/index.ts';
-import { ManualClock, standingAlone, temporaryDirectories } from './support.ts';
+import { ManualClock, metering, standingAlone, temporaryDirectories } from './support.ts';
 
 const EPOCH_MS = 1_000;
 const acme = 'acme' as CustomerId;
@@ -31,23 +31,6 @@ const coded = (code: string, message = '') =>
   expect.objectContaining({ code, message: expect.stringContaining(message) });
 
 const one = (cpuMicros: number): Usage => ({ ...ZERO_USAGE, requests: 1, cpuMicros });
-const metering = (usage: Usage) => ({
-  record: {
-    timeMs: 1_700_000_000_000,
-    customer: acme,
-    keyId: 'k',
-    requestId: 'r',
-    operation: 'resize',
-    status: 200,
-    code: null,
-    params: '{}',
-    sku: 'resize.jpeg',
-    usage,
-    queueMicros: 1,
-    processMicros: 2,
-  },
-});
-
 interface Running {
   readonly driver: Driver;
   readonly store: Store;

@@ -2,10 +2,37 @@ import { closeSync, fstatSync, mkdtempSync, openSync, rmSync, writeSync } from '
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll } from 'vitest';
-import { WaggleError } from '@waggle/protocol/base';
-import { entropy, takeStanding, type Cancel, type Clock, type Standing, type Store } from '../src/index.ts';
+import { WaggleError, type CustomerId } from '@waggle/protocol/base';
+import type { Usage } from '@waggle/protocol/lattice';
+import {
+  entropy,
+  takeStanding,
+  type Cancel,
+  type Clock,
+  type Metering,
+  type Standing,
+  type Store,
+} from '../src/index.ts';
 
 export const START_MS = 1_700_000_000_000;
+
+/** A request that was served, with the record of it. */
+export const metering = (usage: Usage, customer = 'acme' as CustomerId): Metering => ({
+  record: {
+    timeMs: START_MS,
+    customer,
+    keyId: 'k',
+    requestId: 'r',
+    operation: 'resize',
+    status: 200,
+    code: null,
+    params: '{}',
+    sku: 'resize.jpeg',
+    usage,
+    queueMicros: 1,
+    processMicros: 2,
+  },
+});
 
 const PAGE_BYTES = 4_096;
 

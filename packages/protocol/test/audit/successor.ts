@@ -22,9 +22,9 @@ import {
 } from '../../src/sealing/index.ts';
 import { EMPTY_EDGE } from '../../src/transparency/index.ts';
 import { covers, parseSlot, slotName } from '../../src/usage/index.ts';
-import type { Node, SealedRecord, TestCluster } from '../sealing/harness.ts';
+import type { SealedRecord, TestCluster } from '../sealing/harness.ts';
 import { nodeCrypto, testSigner } from '../support.ts';
-import { bundleOf } from './support.ts';
+import { bundleOf, holding } from '../member/bundle.ts';
 
 const operator = testSigner('operator');
 const keys = { log: testSigner('new log'), cosigner: testSigner('new cosigner') };
@@ -122,6 +122,6 @@ export function succeed(
     const nowMs = cluster.genesis.startMs + (chain.epoch + 1) * cluster.genesis.epochMs;
     carry(sealing.handle({ type: 'tick', membersClockMs: null }, nowMs), nowMs);
   }
-  const bundles = records.map((record) => bundleOf(cluster, { disk: { contents } } as Node, record));
+  const bundles = records.map((record) => bundleOf(cluster, holding(contents), record));
   return { cluster, records, bundles };
 }

@@ -1,42 +1,12 @@
-import { present, utf8 } from '../../src/base/index.ts';
-import {
-  BUNDLE_FILES,
-  countedFile,
-  encodeChainFile,
-  encodeLines,
-  slotFile,
-  type Bundle,
-} from '../../src/audit/index.ts';
-import { encodeGenesis, encodeRoster, placedStatements, type Cluster } from '../../src/sealing/index.ts';
-import { formatLogProof, frontierOf, inclusionProof } from '../../src/transparency/index.ts';
+import { utf8 } from '../../src/base/index.ts';
+import type { Bundle } from '../../src/audit/index.ts';
+import { placedStatements, type Cluster } from '../../src/sealing/index.ts';
+import { formatLogProof, inclusionProof } from '../../src/transparency/index.ts';
 import type { Usage } from '../../src/lattice/index.ts';
-import { slotName } from '../../src/usage/index.ts';
-import { TestCluster, type Node, type SealedRecord } from '../sealing/harness.ts';
-import { nodeCrypto, statementsIn } from '../support.ts';
+import { bundleOf, holding } from '../member/bundle.ts';
+import { TestCluster, type Node } from '../sealing/harness.ts';
+import { nodeCrypto } from '../support.ts';
 import { TileMap } from '../transparency/support.ts';
-
-/** The bundle of a sealed epoch, put together of what a node has on its disk. */
-export function bundleOf(cluster: Cluster, node: Node, { sealed, chain, edge }: SealedRecord): Map<string, Uint8Array> {
-  const { value } = sealed;
-  const content = (digest: string): Uint8Array => present(node.disk.contents.get(digest as never), `content ${digest}`);
-  const bundle = new Map<string, Uint8Array>([
-    [BUNDLE_FILES.genesis, utf8(encodeGenesis(cluster.genesis))],
-    [BUNDLE_FILES.chain, encodeChainFile(chain, frontierOf(nodeCrypto, edge), value.slotList)],
-    [BUNDLE_FILES.header, value.header],
-    [BUNDLE_FILES.checkpoint, utf8(sealed.checkpoint)],
-    [BUNDLE_FILES.roster, encodeRoster(sealed.roster)],
-    [BUNDLE_FILES.nextRoster, encodeRoster(value.nextRoster)],
-    [BUNDLE_FILES.facts, value.facts],
-    [BUNDLE_FILES.slotList, value.slotListBytes],
-    [BUNDLE_FILES.statements, encodeLines(statementsIn(sealed).map(({ text }) => text))],
-  ]);
-  for (const entry of value.slotList) {
-    bundle.set(slotFile(entry), content(entry.digest));
-    const counted = chain.counted.get(slotName(entry));
-    if (counted !== undefined) bundle.set(countedFile(entry), content(counted));
-  }
-  return bundle;
-}
 
 /** A statement with its proof under the checkpoint of its own epoch. */
 export interface Proven {
@@ -65,7 +35,7 @@ export async function publish(test: TestCluster, node: Node = test.nodes[0]!): P
   }
   return {
     cluster: test.cluster,
-    bundles: node.disk.sealed.map((record) => bundleOf(test.cluster, node, record)),
+    bundles: node.disk.sealed.map((record) => bundleOf(test.cluster, holding(node.disk.contents), record)),
     proven,
   };
 }

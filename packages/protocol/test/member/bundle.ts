@@ -14,8 +14,15 @@ import { statementsIn } from '../support.ts';
 import type { MemoryDisk, SealedRecord } from './disk.ts';
 import { cheapCrypto } from './harness.ts';
 
+/** Of a disk: the contents that it has. */
+type Contents = Pick<MemoryDisk, 'content'>;
+
+export const holding = (contents: ReadonlyMap<Digest, Uint8Array>): Contents => ({
+  content: (digest) => contents.get(digest) ?? null,
+});
+
 /** The bundle of a sealed epoch, put together of what a disk has. */
-export function bundleOf(cluster: Cluster, disk: MemoryDisk, { sealed, chain, edge }: SealedRecord): Bundle {
+export function bundleOf(cluster: Cluster, disk: Contents, { sealed, chain, edge }: SealedRecord): Bundle {
   const { value } = sealed;
   const content = (digest: Digest): Uint8Array => present(disk.content(digest), `content ${digest}`);
   const bundle = new Map<string, Uint8Array>([

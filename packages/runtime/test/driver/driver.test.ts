@@ -16,10 +16,9 @@ import {
   readBundle,
   streamStatements,
   type DataDirectory,
-  type Metering,
   type Store,
 } from '../../src/index.ts';
-import { damagePages, ManualClock, standingAlone, START_MS } from '../support.ts';
+import { damagePages, ManualClock, metering, standingAlone } from '../support.ts';
 
 const EPOCH_MS = 1_000;
 
@@ -33,24 +32,6 @@ const one = (cpuMicros: number): Usage => ({
   pixelsOut: 25,
   cpuMicros,
 });
-
-function metering(usage: Usage, customer = acme, sku = 'resize.jpeg'): Metering {
-  const record = {
-    timeMs: START_MS,
-    customer,
-    keyId: 'k',
-    requestId: 'r',
-    operation: 'resize',
-    status: 200,
-    code: null,
-    params: '{}',
-    sku,
-    usage,
-    queueMicros: 1,
-    processMicros: 2,
-  };
-  return { record };
-}
 
 interface Running {
   readonly driver: Driver;

@@ -5,24 +5,22 @@ import {
   HybridClock,
   seededRandom,
   utf8,
-  type CustomerId,
   type Digest,
   type Epoch,
   type ReplicaId,
   type Run,
 } from '@waggle/protocol/base';
-import { ZERO_USAGE } from '@waggle/protocol/lattice';
+import { ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
 import { clusterOf, parseHeader, type Genesis } from '@waggle/protocol/sealing';
 import { createNodeKeys, Driver, nodeCrypto, openStore, readBundle, type Store } from '../../src/index.ts';
 import { slotsOf, sweepSlots } from '../../src/retention.ts';
 import { memberKey } from '../../src/transport/index.ts';
-import { ManualClock, START_MS, temporaryDirectories } from '../support.ts';
+import { ManualClock, metering, START_MS, temporaryDirectories } from '../support.ts';
 import { MemoryNetwork } from '../transport/memory.ts';
 
 const EPOCH_MS = 5_000;
 const STEP_MS = 100;
 const DAY_MS = 86_400_000;
-const acme = 'acme' as CustomerId;
 const temporary = temporaryDirectories();
 
 interface Running {
@@ -99,27 +97,12 @@ describe('the slots that three drivers pin', () => {
   /** All three meter at every moment until all have sealed an epoch. */
   async function busyUntil(epoch: Epoch): Promise<void> {
     for (let i = 0; nodes.some(({ driver }) => driver.sealingEpoch <= epoch); i++) {
-      for (const { driver } of nodes) await driver.meter(metering(i));
+      for (const { driver } of nodes) await driver.meter(metering(one(i)));
       await step();
     }
   }
 
-  const metering = (cpuMicros: number): Parameters<Driver['meter']>[0] => ({
-    record: {
-      timeMs: clock.nowMs(),
-      customer: acme,
-      keyId: 'k',
-      requestId: 'r',
-      operation: 'inspect',
-      status: 200,
-      code: null,
-      params: '{}',
-      sku: 'inspect',
-      usage: { ...ZERO_USAGE, requests: 1, cpuMicros },
-      queueMicros: 1,
-      processMicros: 2,
-    },
-  });
+  const one = (cpuMicros: number): Usage => ({ ...ZERO_USAGE, requests: 1, cpuMicros });
 
   /** The contents that were pinned last for an epoch before this one, but for those that are named. */
   async function unnamed(store: Store, before: Epoch, named: ReadonlySet<Digest>): Promise<Digest[]> {
