@@ -307,7 +307,7 @@ class ScaleNode {
   }
 
   #reach(): void {
-    this.#replicate({ type: 'members', live: [...this.#live], dead: [...this.#dead] });
+    this.#replicate({ type: 'members', live: [...this.#live], dead: [...this.#dead], left: [] });
   }
 
   #replicate(input: ReplicationInput): void {

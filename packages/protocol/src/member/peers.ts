@@ -252,7 +252,7 @@ export class Peers {
       views.filter(({ state }) => states.includes(state)).map(({ replica }) => replica);
     this.#live = of('alive', 'suspect');
     if (this.#live.length > 0) this.#reachedMs ??= now.steadyMs;
-    return this.#replicate({ type: 'members', live: this.#live, dead: of('dead') }, now);
+    return this.#replicate({ type: 'members', live: this.#live, dead: of('dead'), left: of('left') }, now);
   }
 
   #replicate(input: ReplicationInput, now: Now): PeersEffect[] {

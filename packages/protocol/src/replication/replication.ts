@@ -191,7 +191,7 @@ export class Replication {
       case 'members':
         this.#live = input.live;
         this.#dead = input.dead;
-        this.#keep(new Set([...input.live, ...input.dead]));
+        this.#keep(new Set([...input.live, ...input.dead, ...input.left]));
         this.#compare();
         break;
       case 'show':

@@ -33,8 +33,13 @@ export type ReplicationInput =
   /** A message of a member, as the authenticated link names it. */
   | { readonly type: 'message'; readonly from: ReplicaId; readonly bytes: Uint8Array }
   | ReplicationTimer
-  /** Who is reachable now, this node left out: all that are alive or suspect, and all that are believed dead. */
-  | { readonly type: 'members'; readonly live: readonly ReplicaId[]; readonly dead: readonly ReplicaId[] }
+  /** Who is reachable now, this node left out: all that are alive or suspect, all that are believed dead, and all that left. */
+  | {
+      readonly type: 'members';
+      readonly live: readonly ReplicaId[];
+      readonly dead: readonly ReplicaId[];
+      readonly left: readonly ReplicaId[];
+    }
   /** Ends `isHidden`. */
   | { readonly type: 'show' }
   /** Control registers of this replica were applied to the lattice, after they were durable. */

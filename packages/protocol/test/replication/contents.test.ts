@@ -234,7 +234,7 @@ describe('contents', () => {
     expect(say({ type: 'lack', digest })).toEqual([]);
     expect(say({ type: 'get', digest, offset: 0 })).toHaveLength(1);
     // Wanted now, and asked of the other.
-    network.input(network.node(0), { type: 'members', live: [network.node(2).id], dead: [] });
+    network.input(network.node(0), { type: 'members', live: [network.node(2).id], dead: [], left: [] });
     network.input(network.node(0), { type: 'want', digest });
     expect(say({ type: 'have', digest, length: 10 })).toEqual([]);
   });

@@ -102,7 +102,7 @@ describe('convergence', () => {
     for (const node of network.nodes) {
       const others = network.nodes.filter((other) => other !== node);
       const ids = (cut: boolean) => others.filter((other) => isCut(node, other) === cut).map(({ id }) => id);
-      network.input(node, { type: 'members', live: ids(false), dead: ids(true) });
+      network.input(node, { type: 'members', live: ids(false), dead: ids(true), left: [] });
     }
     expect(network.settle(30_000)).toBe(true);
     expectAll(network);

@@ -45,8 +45,8 @@ describe('an exchange', () => {
     expect(opened(network)).toBeGreaterThan(100);
     expect(bytesOut(network) / opened(network)).toBeLessThan(80);
 
-    network.input(network.node(0), { type: 'members', live: [], dead: [] });
-    network.input(network.node(1), { type: 'members', live: [], dead: [] });
+    network.input(network.node(0), { type: 'members', live: [], dead: [], left: [] });
+    network.input(network.node(1), { type: 'members', live: [], dead: [], left: [] });
     for (let i = 0; i < 1_000; i++) network.writeUsage(0, 0, `customer-${i}`, 1 + (i % 100));
     const before = bytesOut(network);
     network.announce();
@@ -89,6 +89,11 @@ describe('an exchange', () => {
       expect(first!.replication.lag(second!.id, network.nowMs)[name]).toBeLessThan(3_000);
       expect(first!.replication.lag(third!.id, network.nowMs)[name]).toBeGreaterThanOrEqual(network.nowMs - stoppedMs);
     }
+    // Of one that left, too: what it counted is in the figures as of then.
+    network.input(first!, { type: 'members', live: [second!.id], dead: [], left: [third!.id] });
+    expect(first!.replication.lag(third!.id, network.nowMs).usage).toBeGreaterThanOrEqual(network.nowMs - stoppedMs);
+    network.input(first!, { type: 'members', live: [second!.id], dead: [], left: [] });
+    expect(first!.replication.lag(third!.id, network.nowMs).usage).toBeNull();
   });
 
   it('never says that it has all of a member when it has not (harvest)', () => {
@@ -353,7 +358,7 @@ describe('writers', () => {
         if (effect.type === 'send') converse(to, from, { type: 'message', from: from.id, bytes: effect.bytes });
         else if (effect.type !== 'timer') from.effects.push(effect);
     };
-    converse(old, second!, { type: 'members', live: [second!.id], dead: [] });
+    converse(old, second!, { type: 'members', live: [second!.id], dead: [], left: [] });
     for (let round = 1; round < 4; round++) converse(old, second!, { type: 'exchange', round });
     expect(effectsOf(old, 'overtaken').at(-1)).toEqual({ type: 'overtaken', version: 5 });
     expect(old.control.upTo(old.id)).toBe(0);

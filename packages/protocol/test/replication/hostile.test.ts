@@ -215,7 +215,7 @@ describe('a node', () => {
         );
       return first!.replication.lag(second!.id, network.nowMs).control;
     };
-    network.input(second!, { type: 'members', live: [], dead: [] });
+    network.input(second!, { type: 'members', live: [], dead: [], left: [] });
     expect(answer(true)).toBeNull();
     expect(answer(false)).toBe(0);
   });

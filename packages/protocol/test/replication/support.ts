@@ -229,6 +229,7 @@ export class Network {
           type: 'members',
           live: live.filter((other) => other !== id),
           dead: dead.filter((other) => other !== id),
+          left: [],
         });
   }
 
@@ -243,6 +244,7 @@ export class Network {
         type: 'members',
         live: others.filter(isLive).map(({ id }) => id),
         dead: others.filter((b) => !isLive(b)).map(({ id }) => id),
+        left: [],
       });
     }
   }

@@ -1,5 +1,8 @@
-/** Handshakes of strangers in `WINDOW_MS`, of one source and of all: addresses can be forged, so both are bounded. */
-const PER_SOURCE_MAX = 8;
+/**
+ * Handshakes of strangers in `WINDOW_MS`, of one source and of all: addresses can be forged, so both are bounded. A rack of
+ * newcomers may be behind one address.
+ */
+const PER_SOURCE_MAX = 32;
 const TOTAL_MAX = 64;
 /** In ms. */
 const WINDOW_MS = 10_000;
