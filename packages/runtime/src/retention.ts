@@ -58,6 +58,8 @@ export async function sweepSlots(from: Epoch, nowMs: number, options: RetentionO
   for (const digest of pinned) if (!expired.has(digest) && (await isSlot(store, digest))) expired.add(digest);
   // Takes no room, and every idle slot is this one.
   expired.delete(EMPTY);
+  // What went before a restart need not be looked for again.
+  for (const digest of await store.lacks([...expired])) expired.delete(digest);
   // Epochs that are sealed while this goes on are looked at as well: they may name what `counted` named until then.
   for (let next = end; expired.size > 0 && next < sealingEpoch();) {
     const upTo = sealingEpoch();

@@ -102,6 +102,9 @@ describe('slots of sealed epochs', () => {
     expect(swept).toMatchObject({ from: 4, contents: expect.any(Number) as number });
     expect(swept.contents).toBeGreaterThan(4);
     expect(await wholes()).toEqual([false, true, false, false]);
+    // A start begins again with the first epoch, and finds nothing.
+    expect(await sweepSlots(0, endOf(3) + DAY_MS, options(4))).toEqual({ from: 4, contents: 0 });
+    expect(drops).toHaveLength(1);
     let verified: Verified | null = null;
     for (const epoch of [0, 1, 2, 3]) {
       const outline = await collectBundle(await outlineFiles(store, cluster.cluster, epoch, 9));

@@ -52,8 +52,9 @@ export function reader(database: Database.Database) {
     ORDER BY replica, run, epoch, customer, sku LIMIT ${CHUNK_ROWS}`,
   ).raw();
   const sealed = prepare<SealedEpoch>(`SELECT ${SEALED} FROM sealed WHERE epoch >= ? ORDER BY epoch LIMIT ?`);
+  // One lower bound: of two SQLite searches by the first, and walks up to the other.
   const statements = prepare<StoredStatement>(
-    `${SELECT_STATEMENTS} WHERE leaf_index > ? AND leaf_index >= (SELECT first_leaf FROM sealed WHERE epoch = ?)
+    `${SELECT_STATEMENTS} WHERE leaf_index >= max(? + 1, (SELECT first_leaf FROM sealed WHERE epoch = ?))
       AND leaf_index < (SELECT tree_size FROM sealed WHERE epoch = ?) ORDER BY leaf_index LIMIT ?`,
   );
   // Leaves of a customer ascend with epoch and origin.
@@ -140,7 +141,9 @@ export function reader(database: Database.Database) {
     lacks: (digests: readonly Digest[]): Digest[] => digests.filter((digest) => contentSize.get(digest) === undefined),
     contentDigests: (after: string, limit: number): ContentEntry[] => contents.all(after, limit),
     records({ customer, fromMs, toMs, after, limit }: RecordQuery): RequestRecord[] {
-      const page = [fromMs, toMs, after?.timeMs ?? fromMs, after?.seq ?? 0, limit];
+      // The index is searched by the first bound alone, so that is where the last page ended.
+      const sinceMs = after?.timeMs ?? fromMs;
+      const page = [sinceMs, toMs, sinceMs, after?.seq ?? 0, limit];
       const rows = customer === undefined ? records.all(...page) : recordsOf.all(customer, ...page);
       return rows.map(recordOf);
     },

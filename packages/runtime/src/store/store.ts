@@ -180,12 +180,12 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     }
   }
 
-  async function roll(epochBefore: Epoch): Promise<Rolled> {
+  async function roll(epochBefore: Epoch, goesOn: () => boolean): Promise<Rolled> {
     let files = 0;
     let records = 0;
-    for (;;) {
+    while (goesOn()) {
       const step = await calls.call('rollStep', [epochBefore]);
-      if (step.kind === 'done') return { files, records };
+      if (step.kind === 'done') break;
       if (step.kind === 'deleted') {
         records += step.records;
         continue;
@@ -194,6 +194,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       await calls.call('rollWritten', [step.part]);
       files++;
     }
+    return { files, records };
   }
 
   async function close(): Promise<void> {
@@ -278,9 +279,9 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     records: recordsPage,
     streamRecords,
     idempotency: (customer, key, nowMs) => reads.call('idempotency', [customer, key, nowMs]),
-    async rollRecords(epochBefore) {
+    async rollRecords(epochBefore, goesOn = () => true) {
       if (rolling !== null) throw new WaggleError('STORE_BUSY', 'Expected one call of rollRecords at a time');
-      const under = roll(epochBefore);
+      const under = roll(epochBefore, goesOn);
       rolling = under;
       try {
         return await under;

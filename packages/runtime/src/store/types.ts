@@ -267,9 +267,9 @@ export interface Store {
    * Moves the records of every epoch below `epochBefore` into `<data>/records/epoch=<n>/records.parquet` (`records-2.parquet`
    * and so on for what came after), which DuckDB, Spark and Trino read in place. A crash at any point loses and doubles
    * nothing: the next call goes on where it ended. One call at a time.
-   * After it, `records` no longer shows them.
+   * After it, `records` no longer shows them. It ends early, between two files, when `goesOn` says so.
    */
-  rollRecords(epochBefore: Epoch): Promise<Rolled>;
+  rollRecords(epochBefore: Epoch, goesOn?: () => boolean): Promise<Rolled>;
   sizes(): Promise<StoreSizes>;
   /** Waits for the calls under way, moves the write-ahead log into the database and closes it. Ends after a failure as well. */
   close(): Promise<void>;

@@ -360,6 +360,19 @@ describe('rolling records out', () => {
     await store.close();
   });
 
+  it('ends early when it is told to, between two files, and goes on another time', async () => {
+    const directory = temporary();
+    const store = await openStore({ directory });
+    for (const epoch of [0, 1, 2]) await store.commit({ records: inEpoch(epoch, 10 * epoch, 10 * epoch + 10) });
+    const early = await store.rollRecords(3, () => !existsSync(fileOf(directory, 0)));
+    expect(early.files).toBe(1);
+    expect(existsSync(fileOf(directory, 1))).toBe(false);
+    const rest = await store.rollRecords(3);
+    expect(rest).toEqual({ files: 2, records: 30 - early.records });
+    expect(await store.records({ ...everything, limit: 100 })).toEqual([]);
+    await store.close();
+  });
+
   it('leaves the records where they are when the file cannot be written', async () => {
     const directory = temporary();
     const store = await openStore({ directory });
