@@ -26,7 +26,7 @@ export interface ClientOptions {
   readonly key: string;
   /** A call with all its retries, in ms, 1 to 3 600 000. Of a streamed answer: until it begins, then for each chunk. Default 60 000. */
   readonly deadlineMs?: number;
-  /** One attempt, in ms, likewise. Default 30 000: what a node gives a request by default. */
+  /** One attempt, in ms, likewise. Default 40 000: the 30 s that a node gives a request by default, and the upload. */
   readonly attemptMs?: number;
   readonly retries?: Partial<RetryOptions>;
   /** Whether to ask the nodes for all nodes and their load, at most every ten seconds and only while calls are made. Default true. */
@@ -84,7 +84,7 @@ export function settingsOf(options: ClientOptions): Settings {
     urls: [...new Set((given as readonly string[]).map(baseUrl))],
     key,
     deadlineMs: deadlineOf(options.deadlineMs ?? 60_000),
-    attemptMs: within('attemptMs', options.attemptMs ?? 30_000, 1, MS_MAX),
+    attemptMs: within('attemptMs', options.attemptMs ?? 40_000, 1, MS_MAX),
     retries: {
       attemptsMax: within('retries.attemptsMax', retries.attemptsMax ?? 8, 1, 16),
       baseMs: within('retries.baseMs', retries.baseMs ?? 50, 0, MS_MAX),

@@ -80,7 +80,7 @@ describe('a node that', () => {
     const closed: Promise<unknown>[] = [];
     const silent = await serving((request) => closed.push(closing(request.resume())));
     const other = await serving(echo);
-    const client = clientOf([silent.url, other.url], { attemptMs: 200, random: () => 0 });
+    const client = clientOf([silent.url, other.url], { attemptMs: 2_000, random: () => 0 });
     const { answer } = await client.resize(picture);
     expect([answer.node, silent.asked(), other.asked()]).toEqual([other.url, 1, 1]);
     // It is told so: the connection is gone.
@@ -161,7 +161,7 @@ describe('a streamed result', () => {
 
   it('that stalls fails when a chunk takes longer than the deadline', async () => {
     const { client } = await clientAt(slowly);
-    const { body } = await client.resizeStream(picture, {}, { deadlineMs: 300 });
+    const { body } = await client.resizeStream(picture, {}, { deadlineMs: 2_000 });
     const reader = body.getReader();
     await reader.read();
     await expect(reader.read()).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });

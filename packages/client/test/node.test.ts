@@ -34,7 +34,7 @@ describe('a customer of a real node', () => {
   afterAll(async () => {
     await node.stop();
     data.remove();
-  }, 60_000);
+  });
 
   it('gets pictures, what they are, what they would cost, and what they cost', async () => {
     const attempts: Attempt[] = [];

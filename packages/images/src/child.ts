@@ -73,7 +73,9 @@ export class Child {
     this.#process.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-STDERR_LENGTH_MAX);
     });
-    this.#socket = (this.#process.stdio[3] as Socket | null) ?? undefined;
+    // Where no descriptor is left, spawn gives up before it makes any of them; 'error' follows.
+    const { stdio } = this.#process as { readonly stdio?: ChildProcess['stdio'] };
+    this.#socket = (stdio?.[3] as Socket | null | undefined) ?? undefined;
     let arrived: { readonly message: WorkerMessage; readonly body: Buffer }[] = [];
     const reader = new FrameReader<unknown>((message, body) => {
       arrived.push({ message: parseWorkerMessage(message), body });

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -121,7 +121,7 @@ describe('a deadline', () => {
     }
     const outcome = await overstaying;
     expect(outcome).toMatchObject({ ok: false, error: { code: 'RESIZE_DEADLINE' } });
-    expect(outcome.cpuMicros).toBeGreaterThan(50_000);
+    expect(outcome.cpuMicros).toBeGreaterThanOrEqual(20_000);
     expect(outcome.cpuMicros).toBeLessThan(1000 * (outcome.processMs + 100));
     expect(neighbours).toBeGreaterThan(1);
     expect(events).toContainEqual(expect.objectContaining({ type: 'replaced', reason: 'deadline' }));
@@ -175,6 +175,17 @@ describe('a crash', () => {
       );
     });
     expect(retries).toEqual([100, 200, 400]);
+  });
+
+  it('for want of descriptors ends nobody but the worker: it is tried again', () => {
+    const built = new URL('../dist/index.js', import.meta.url).href;
+    const code = `const { openSync } = await import('node:fs');
+      const { createPool } = await import(${JSON.stringify(built)});
+      const stop = (event) => { console.log(event.type); process.exit(0); };
+      try { for (;;) openSync('/dev/null'); } catch { createPool({ workers: 1, onEvent: stop }); }`;
+    const limited = 'ulimit -n 64; exec "$0" --input-type=module -e "$1"';
+    const { status, stdout, stderr } = spawnSync('/bin/sh', ['-c', limited, process.execPath, code]);
+    expect({ status, said: `${stdout}${stderr}` }).toEqual({ status: 0, said: 'startFailed\n' });
   });
 });
 
@@ -265,6 +276,8 @@ describe('cancellation', () => {
 
   it('lets what is nearly done finish, and keeps the worker', async () => {
     const { pool } = await start();
+    // The first of its kind takes a worker much longer.
+    expect((await pool.run(resize('c', { body: dot }))).ok).toBe(true);
     const controller = new AbortController();
     const running = pool.run(resize('c', { body: dot, signal: controller.signal }));
     controller.abort();
