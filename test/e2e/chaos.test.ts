@@ -34,7 +34,7 @@ beforeAll(async () => {
     const { roster } = await cluster.nodes[0]!.operator.json<ClusterView>('/v1/cluster');
     return roster.length === 3 ? true : undefined;
   });
-}, 120_000);
+});
 afterAll(() => cluster.remove());
 
 /** A customer with a key that all nodes know. */
@@ -207,7 +207,7 @@ describe('nodes that are killed under load', () => {
           return isSame(totals, expected) ? true : undefined;
         });
       }
-  }, 120_000);
+  });
 });
 
 describe('a node that is away over a deadline', () => {
@@ -246,7 +246,7 @@ describe('a node that is away over a deadline', () => {
         expect(sealedIn).toBeGreaterThan(workedIn);
       }
     }
-  }, 120_000);
+  });
 
   it('ends with the same archives as the others, byte by byte', async () => {
     const upTo = (await openEpoch(cluster.nodes[0]!)) - 1;
@@ -262,5 +262,5 @@ describe('a node that is away over a deadline', () => {
       });
     // The signatures, too: those that came after the first majority come to all, in time or after a start.
     for (let epoch = 0; epoch <= upTo; epoch++) await areEqual(`/v1/epochs/${epoch}.tar`);
-  }, 60_000);
+  });
 });

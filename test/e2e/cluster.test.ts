@@ -21,7 +21,8 @@ import {
 /* Three nodes as operators run them: processes of their own, real UDP among them, real disks. The tests go on from one another. */
 
 const photo = readFileSync(join(root, 'docs', 'assets', 'meadow.jpg'));
-const DRAIN_MS = 1_000;
+/** Long enough for what a test does meanwhile. */
+const DRAIN_MS = 5_000;
 
 let cluster: RunningCluster;
 let a: ClusterNode;
@@ -105,6 +106,18 @@ describe('three nodes', () => {
     }
   });
 
+  it('refuse a key in the end that was revoked without waiting', async () => {
+    const key = await customerAt(a, 'leaked');
+    for (const node of cluster.nodes) await pictureAt(node, key);
+    const path = `/v1/customers/leaked/keys/${key.split('_')[1]}`;
+    expect((await a.operator.fetch(path, { method: 'DELETE' })).status).toBe(204);
+    for (const node of cluster.nodes)
+      await until(`the revocation at ${node.data}`, async () => {
+        const answer = await customerFetch(node.url, key, '/v1/account');
+        return (await codeOf(answer)) === 'KEY_REVOKED' ? true : undefined;
+      });
+  });
+
   it('tell operators and customers of each other', async () => {
     const key = await customerAt(b, 'listing');
     const urls = cluster.nodes.map(({ url }) => url).toSorted();
@@ -121,6 +134,7 @@ describe('the command line', () => {
   const asked = (node: ClusterNode): string[] => ['--url', node.url, '--data', a.data];
 
   it('status shows the members as each node sees them', async () => {
+    await Promise.all(cluster.nodes.map((node) => node.sees(3)));
     const { code, stdout } = await waggle('status', '--all', ...asked(b));
     expect(code).toBe(0);
     expect(stdout).toMatch(/^members +3 of 3 reachable, \d may vote$/m);

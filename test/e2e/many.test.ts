@@ -8,6 +8,8 @@ import { freeSwarmPort, Operator, root, scratch, until, type ClusterView } from 
 /* `npm run cluster`. */
 
 const NODES = 3;
+/** TCP ports that belong to these of UDP: below those that the system gives to connections, as of tests that run beside. */
+const httpPortOf = (swarmPort: number): number => swarmPort - 10_000;
 const data = scratch();
 afterAll(() => data.remove());
 
@@ -78,7 +80,7 @@ const isRunning = (pid: number): boolean => {
 
 it('starts a cluster, drains it on Ctrl-C, takes its data up, and leaves no process behind when it is killed', async () => {
   const swarmPort = await freeSwarmPort();
-  const httpPort = swarmPort + 20_000;
+  const httpPort = httpPortOf(swarmPort);
   const first = await start(httpPort, swarmPort);
   expect(first.urls).toEqual([0, 1, 2].map((i) => `http://127.0.0.1:${httpPort + i}`));
   const operator = (url: string): Operator => new Operator(url, join(data.path, 'node-1'));
@@ -114,7 +116,7 @@ it('takes no settings out of the folder in which it is started', async () => {
   writeFileSync(join(folder.path, 'waggle.json'), JSON.stringify(settings));
   const swarmPort = await freeSwarmPort();
   const path = join(folder.path, 'data', 'cluster');
-  const { urls, child, ended } = await start(swarmPort + 20_000, swarmPort, path, folder.path);
+  const { urls, child, ended } = await start(httpPortOf(swarmPort), swarmPort, path, folder.path);
   const operator = new Operator(urls[0]!, join(path, 'node-1'));
   await until('the URLs of all', async () => {
     const { members } = await operator.json<ClusterView>('/v1/cluster');
@@ -128,14 +130,14 @@ it('ends with all its nodes at a Ctrl-C while newcomers start, and can be starte
   const folder = scratch();
   onTestFinished(() => folder.remove());
   const swarmPort = await freeSwarmPort();
-  const first = cluster(swarmPort + 20_000, swarmPort, folder.path, root);
+  const first = cluster(httpPortOf(swarmPort), swarmPort, folder.path, root);
   await first.find(/^node-2 \| .*invite given/m);
   first.child.kill('SIGINT');
   expect(await first.ended).toEqual([0, null]);
   expect(first.output()).not.toMatch(/^waggle: |did not start/m);
   expect(pidsOf(first.output()).filter(isRunning)).toEqual([]);
 
-  const second = await start(swarmPort + 20_000, swarmPort, folder.path);
+  const second = await start(httpPortOf(swarmPort), swarmPort, folder.path);
   second.child.kill('SIGINT');
   expect(await second.ended).toEqual([0, null]);
 });
@@ -147,7 +149,7 @@ it('ends the nodes that run when another does not start, and only then itself', 
   // In the place of the folder of the second node.
   writeFileSync(join(folder.path, 'node-2'), '');
   const swarmPort = await freeSwarmPort();
-  const run = cluster(swarmPort + 20_000, swarmPort, folder.path, root);
+  const run = cluster(httpPortOf(swarmPort), swarmPort, folder.path, root);
   expect(await run.ended).toEqual([1, null]);
   expect(run.output()).toMatch(/^waggle: node-2 did not start; its messages are above\.$/m);
   expect(run.output()).toMatch(/^node-1 \| .*"msg":"stopped"/m);

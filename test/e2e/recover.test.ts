@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { beforeAll, expect, it } from 'vitest';
 import { addUsage, DIMENSIONS, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
 import {
+  customerFetch,
   resize,
   root,
   sealed,
@@ -43,6 +44,8 @@ beforeAll(async () => {
   operatorKey = join(dirname(a.data), 'operator.key');
   copyFileSync(join(a.data, 'operator.key'), operatorKey);
   ({ key } = await a.operator.customer('shop'));
+  for (const { url } of cluster.nodes)
+    await until('the key', async () => ((await customerFetch(url, key, '/v1/nodes')).ok ? true : undefined));
   return () => cluster.remove();
 });
 

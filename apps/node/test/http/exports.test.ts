@@ -39,7 +39,7 @@ beforeAll(async () => {
         .filter((line) => line !== '')
         .map((line) => JSON.parse(line) as (typeof statements)[number]),
     );
-}, 60_000);
+});
 afterAll(() => test.close());
 
 const get = async (path: string, caller: Caller = auditor) => {

@@ -33,11 +33,11 @@ beforeAll(async () => {
   second = await openTestNode({ join: invite });
   await second.node.announce('http://127.0.0.1:8082', '0.1.0');
   await until(async () => (await second.as(key)('GET', '/v1/account')).statusCode === 200);
-}, 60_000);
+});
 afterAll(async () => {
   await second.close();
   await first.close();
-}, 60_000);
+});
 
 async function receiptOf(test: TestNode): Promise<string> {
   const answer = await test.as(key)('POST', '/v1/resize?width=2', PNG, { 'content-type': 'image/png' });

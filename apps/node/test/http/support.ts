@@ -6,6 +6,7 @@ import { Writable } from 'node:stream';
 import { deflateSync } from 'node:zlib';
 import type { InjectOptions, LightMyRequestResponse } from 'fastify';
 import { pino } from 'pino';
+import { EPOCH_MS_MAX } from '@waggle/protocol/sealing';
 import type { Config } from '../../src/config.ts';
 import type { Bounds } from '../../src/http/bounds.ts';
 import { buildServer, type App } from '../../src/http/index.ts';
@@ -50,7 +51,8 @@ export async function openTestNode(
     data,
     dataMoved: false,
     origin: 'waggle.test',
-    epochMs: 3_600_000,
+    // No epoch ends meanwhile, as one of an hour does on the hour.
+    epochMs: EPOCH_MS_MAX,
     sealGraceMs: 1_000,
     workers: 1,
     operatorToken: OPERATOR_TOKEN,

@@ -27,7 +27,7 @@ function memoryNetwork(): NetworkUnderTest {
         handlers: { ...log.handlers(), message: (key, bytes) => void transport.send(key, bytes) },
       });
       opened.push(transport);
-      transport.setAdmitted(new Map(members.map((m) => [keyOf(m), [addressOf(m)]])));
+      transport.setAdmitted(new Map(members.map((m) => [keyOf(m), []])));
       return Promise.resolve({ kill: () => Promise.resolve(network.kill(transport)) });
     },
     close: async () => {

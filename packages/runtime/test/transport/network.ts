@@ -26,7 +26,7 @@ export interface Echo {
 export interface NetworkUnderTest {
   addressOf(n: number): Address;
   open(n: number, options?: OpenOptions): Promise<TestNode>;
-  /** Node `n` as an echo that admits those. */
+  /** Node `n` as an echo that admits those, and dials nobody. */
   echo(n: number, members: readonly number[]): Promise<Echo>;
   /** Closes whatever is still open. */
   close(): Promise<void>;

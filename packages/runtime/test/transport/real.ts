@@ -10,10 +10,15 @@ import { CLUSTER, EventLog, keyOf, seedOf, type NetworkUnderTest } from './netwo
 const HOST = '127.0.0.1';
 const ECHO = fileURLToPath(new URL('echo.js', import.meta.url));
 
+/** Ports that were given out: nobody gets one again that another has yet to listen on. */
+const given = new Set<number>();
+
 /** A free UDP port in the range that the system gives to nobody by itself. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = 10_000 + entropy.below(22_000);
+    if (given.has(port)) continue;
+    given.add(port);
     const socket = createSocket('udp4').on('error', () => undefined);
     const isFree = await new Promise<boolean>((resolve) => {
       socket.once('error', () => resolve(false)).bind(port, HOST, () => resolve(true));
@@ -55,7 +60,7 @@ export async function realNetwork(nodes: number, seedNode?: number): Promise<Rea
     },
     echo: async (n, members) => {
       const seed = Buffer.from(seedOf(n)).toString('hex');
-      const admitted = members.map((m) => [keyOf(m), [addressOf(m)]]);
+      const admitted = members.map((m) => [keyOf(m), []]);
       const options = { seed, cluster: CLUSTER, address: addressOf(n), members: admitted };
       const child = spawn(process.execPath, [ECHO, JSON.stringify(options)], { stdio: ['ignore', 'pipe', 'inherit'] });
       const exited = once(child, 'exit');
