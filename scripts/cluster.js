@@ -4,7 +4,7 @@
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -65,6 +65,11 @@ async function main() {
 async function startAll(options, nodes, signal) {
   const numbers = Array.from({ length: options.count - 1 }, (_, i) => i + 2);
   const isNew = (number) => !existsSync(join(options.data, `node-${number}`, 'keys.json'));
+  const joined = readdirSync(options.data).find((name) => existsSync(join(options.data, name, 'keys.json')));
+  if (isNew(1) && joined !== undefined)
+    throw new Error(
+      `Expected node-1 beside ${joined} in ${options.data}: started anew it would found another cluster. Put it back, start the others one by one with npm start, or begin again with another --data.`,
+    );
   // Those that have joined before know each other; the first of all makes an invite for the others.
   for (const number of [1, ...numbers.filter((each) => !isNew(each))]) nodes.push(start(options, number));
   await Promise.all(nodes.map(ready));

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, expect, it, onTestFinished } from 'vitest';
 import { freeSwarmPort, Operator, root, scratch, until, type ClusterView } from './harness.ts';
@@ -153,4 +153,18 @@ it('ends the nodes that run when another does not start, and only then itself', 
   expect(await run.ended).toEqual([1, null]);
   expect(run.output()).toMatch(/^waggle: node-2 did not start; its messages are above\.$/m);
   expect(run.output()).toMatch(/^node-1 \| .*"msg":"stopped"/m);
+});
+
+it('founds no second cluster in the place of a first node that is gone', async () => {
+  const folder = scratch();
+  onTestFinished(() => folder.remove());
+  mkdirSync(join(folder.path, 'node-2'), { recursive: true });
+  writeFileSync(join(folder.path, 'node-2', 'keys.json'), '{}');
+  const swarmPort = await freeSwarmPort();
+  const { ended, output } = cluster(httpPortOf(swarmPort), swarmPort, folder.path, root);
+  expect(await ended).toEqual([1, null]);
+  expect(output()).toMatch(
+    /^waggle: Expected node-1 beside node-2 in .*: started anew it would found another cluster\./m,
+  );
+  expect(readdirSync(folder.path)).toEqual(['node-2']);
 });

@@ -184,8 +184,10 @@ describe('a crash', () => {
       const stop = (event) => { console.log(event.type); process.exit(0); };
       try { for (;;) openSync('/dev/null'); } catch { createPool({ workers: 1, onEvent: stop }); }`;
     const limited = 'ulimit -n 64; exec "$0" --input-type=module -e "$1"';
-    const { status, stdout, stderr } = spawnSync('/bin/sh', ['-c', limited, process.execPath, code]);
-    expect({ status, said: `${stdout}${stderr}` }).toEqual({ status: 0, said: 'startFailed\n' });
+    const { status, stdout, stderr } = spawnSync('/bin/sh', ['-c', limited, process.execPath, code], {
+      encoding: 'utf8',
+    });
+    expect({ status, said: stdout + stderr }).toEqual({ status: 0, said: 'startFailed\n' });
   });
 });
 
