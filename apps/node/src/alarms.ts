@@ -1,8 +1,12 @@
 import type { Epoch, ReplicaId } from '@waggle/protocol/base';
 import type { Alarm } from '@waggle/protocol/member';
+import type { Clock, Refused } from '@waggle/runtime';
+
+/** What was found about the cluster, and another process that wanted this node's data directory. */
+export type NodeAlarm = Alarm | ({ readonly what: 'secondStart' } & Refused);
 
 /** What a person is told of an alarm: what was found, and what to do. */
-export function alarmText(alarm: Alarm): string {
+export function alarmText(alarm: NodeAlarm): string {
   switch (alarm.what) {
     case 'overtaken':
       return (
@@ -16,6 +20,11 @@ export function alarmText(alarm: Alarm): string {
       return alarm.mustStop
         ? 'Another process, started before this one, writes as the same replica: this one runs on a copy of its data directory and stops'
         : 'Another process, started after this one, writes as the same replica: it runs on a copy of this data directory and should have stopped';
+    case 'secondStart':
+      return (
+        `Another process${alarm.pid === null ? '' : ` (pid ${alarm.pid})`} wanted this data directory and was refused it ` +
+        '(DATA_LOCKED): a second start of this node, or a start of another one with the wrong --data'
+      );
     case 'clockAhead':
       return (
         `Epoch ${alarm.epoch} is open here, and by the clocks of the members that lasts for more than another minute: this node's ` +
@@ -40,17 +49,26 @@ export const clockText = (replica: ReplicaId | null, aheadMs: number): string =>
   `${aheadMs > 0 ? 'ahead of' : 'behind'} the median of the members' clocks`;
 
 /** Whether this process must not go on. */
-export const endsNode = (alarm: Alarm): boolean => alarm.what === 'duplicate' && alarm.mustStop;
+export const endsNode = (alarm: NodeAlarm): boolean => alarm.what === 'duplicate' && alarm.mustStop;
+
+/** How long after it was seen an alarm of what is over by itself is told, in ms: each process is reported once. */
+const SEEN_MS = 600_000;
+const STANDING: ReadonlySet<NodeAlarm['what']> = new Set(['overtaken', 'duplicate', 'secondStart', 'clockAhead']);
 
 /**
- * The alarms that stand: what was found and still holds, for `/v1/cluster`. What the cluster's registers say of a node (banned,
- * retired) is read from them.
+ * The alarms that stand: what was found and still holds, or was seen in the last ten minutes, for `/v1/cluster`. What the
+ * cluster's registers say of a node (banned, retired) is read from them.
  */
 export class StandingAlarms {
-  readonly #standing = new Map<Alarm['what'], Alarm>();
+  readonly #clock: Pick<Clock, 'nowMs'>;
+  readonly #standing = new Map<NodeAlarm['what'], { readonly alarm: NodeAlarm; readonly seenMs: number }>();
 
-  raise(alarm: Alarm): void {
-    if (['overtaken', 'duplicate', 'clockAhead'].includes(alarm.what)) this.#standing.set(alarm.what, alarm);
+  constructor(clock: Pick<Clock, 'nowMs'>) {
+    this.#clock = clock;
+  }
+
+  raise(alarm: NodeAlarm): void {
+    if (STANDING.has(alarm.what)) this.#standing.set(alarm.what, { alarm, seenMs: this.#clock.nowMs() });
   }
 
   /** Whether members hold registers of this replica that are not here: it must not change anything. */
@@ -60,8 +78,11 @@ export class StandingAlarms {
 
   /** In words, while that epoch is open. */
   texts(openEpoch: Epoch): string[] {
-    return [...this.#standing.values()]
-      .filter((alarm) => alarm.what !== 'clockAhead' || alarm.epoch >= openEpoch)
-      .map((alarm) => `${alarmText(alarm)}.`);
+    const nowMs = this.#clock.nowMs();
+    return [...this.#standing.values()].flatMap(({ alarm, seenMs }) => {
+      if (alarm.what === 'clockAhead' && alarm.epoch < openEpoch) return [];
+      if (alarm.what !== 'duplicate' && alarm.what !== 'secondStart') return [`${alarmText(alarm)}.`];
+      return nowMs - seenMs > SEEN_MS ? [] : [`${alarmText(alarm)} (seen at ${new Date(seenMs).toISOString()}).`];
+    });
   }
 }

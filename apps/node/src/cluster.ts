@@ -101,8 +101,16 @@ export const hasCaughtUp = (source: ClusterSource): boolean =>
       source.lag(replica).control !== null,
   );
 
+/** Whether the operator has put this node out of the cluster, and it knows: nobody takes what it counts or changes. */
+export const isBanned = ({ authority, standing }: Pick<ClusterSource, 'authority' | 'standing'>): boolean =>
+  authority.statusOf(standing.replica) === 'banned';
+
 /** Those that are reachable, this node among them. */
 export const liveEntries = (source: ClusterSource): MemberEntry[] => memberEntries(source).filter(isLive);
+
+/** Those that somebody misses when they are gone: retired members are left out unless they still answer. */
+export const countedEntries = (source: ClusterSource): MemberEntry[] =>
+  memberEntries(source).filter((entry) => entry.status === 'admitted' || isLive(entry));
 
 /** How far a change has got: live members that are known to have it, of all live members, this node among both. */
 export interface VisibleAt {
@@ -138,9 +146,9 @@ export interface Coverage {
   }[];
 }
 
-/** The coverage of a sum that is made now. Retired members are left out unless they still answer: they count no more. */
+/** The coverage of a sum that is made now. */
 export function coverageOf(source: ClusterSource, nowMs: number): Coverage {
-  const entries = memberEntries(source).filter((entry) => entry.status === 'admitted' || isLive(entry));
+  const entries = countedEntries(source);
   const ageMs = ({ lag }: MemberEntry): number[] => (lag.usage === null ? [] : [lag.usage]);
   const live = entries.filter(isLive);
   const isKnown = live.every(({ lag }) => lag.usage !== null);

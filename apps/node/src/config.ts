@@ -133,7 +133,7 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Config[Name]> }
     form: 'URL',
     fallback: '',
     shown: 'from --http',
-    description: 'what others call this node',
+    description: 'what others call this node; needed when --http is 0.0.0.0 or [::], or behind a proxy',
     expected: 'an http or https URL without user, query and fragment',
     parse: orNull(parseUrl),
   },
@@ -141,7 +141,7 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Config[Name]> }
     form: 'HOST:PORT',
     fallback: '127.0.0.1:7070',
     description:
-      'where other members reach this node by UDP: the IPv4 address to listen on (0.0.0.0 for all) and the port; 0 takes a free one',
+      'where other members reach this node by UDP: the IPv4 address to listen on (0.0.0.0 for all, with --swarm-advertise) and the port; 0 takes a free one',
     expected: `an IPv4 address and a port from 0 to ${SWARM_PORT_MAX}, such as 127.0.0.1:7070,`,
     parse: (text) => parseSwarmAddress(text, SWARM_PORT_MAX),
   },
@@ -332,6 +332,18 @@ export function loadConfig({ flags, env, directory }: Sources): Loaded {
     origins[name] = origin;
   }
   return { config: config as unknown as Config, origins: origins as Record<SettingName, string> };
+}
+
+/** Whether an address to listen on is all of this machine's: nobody can dial it. */
+export const isWildcard = (host: string): boolean => host === '0.0.0.0' || host === '::';
+
+/** What a node needs beyond what the commands that ask one do. Throws `CONFIG_INVALID`. */
+export function demandStartable({ swarm, swarmAdvertise }: Config): void {
+  if (!isWildcard(swarm.host) || swarmAdvertise !== null) return;
+  throw invalid(
+    `Expected swarmAdvertise (${flagOf('swarmAdvertise')}, ${variableOf('swarmAdvertise')}), the address that other members dial, ` +
+      `because swarm is ${addressText(swarm)}; received none`,
+  );
 }
 
 const invalid = (message: string, cause?: unknown): WaggleError =>

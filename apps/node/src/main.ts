@@ -7,7 +7,7 @@ import { destination, pino, type Logger } from 'pino';
 import { WaggleError } from '@waggle/protocol/base';
 import { localUrl } from './cli/client.ts';
 import { greeting } from './cli/greeting.ts';
-import { addressText, type Config } from './config.ts';
+import { addressText, isWildcard, type Config } from './config.ts';
 import { alarmText, endsNode } from './alarms.ts';
 import { buildServer } from './http/index.ts';
 import { publicUrl, VERSION } from './http/self.ts';
@@ -55,10 +55,14 @@ export async function start(config: Config): Promise<void> {
   const port = (server.server.address() as { readonly port: number }).port;
   const url = localUrl({ http: { ...config.http, port } })!;
   const { founded, replica, cluster } = node.standing;
+  const announced = publicUrl(server, config);
+  if (config.publicUrl === null && isWildcard(config.http.host))
+    logger.warn(
+      { http: addressText(config.http), announced },
+      `Nobody can ask ${config.http.host}: clients are told ${announced}, by the address of the swarm. Set --public-url to what they call this node`,
+    );
   // A disk without room keeps nobody from reading: the entry is written with the first that finds some.
-  await node
-    .announce(publicUrl(server, config), VERSION)
-    .catch((error: unknown) => logger.warn({ err: error }, 'not announced'));
+  await node.announce(announced, VERSION).catch((error: unknown) => logger.warn({ err: error }, 'not announced'));
   logger.info({ url, data: config.data, replica, cluster: cluster.id, founded }, 'ready');
   const operatorKeyFile = join(config.data, OPERATOR_KEY_FILE);
   const { operatorTokenFile } = node;

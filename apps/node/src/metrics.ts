@@ -1,9 +1,9 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { Epoch, ErrorCode, ReplicaId, WaggleError } from '@waggle/protocol/base';
-import type { Alarm } from '@waggle/protocol/member';
 import type { MemberKey } from '@waggle/protocol/membership';
 import type { PoolEvent } from '@waggle/images';
-import { lagOf, liveEntries, memberEntries } from './cluster.ts';
+import type { NodeAlarm } from './alarms.ts';
+import { countedEntries, lagOf, liveEntries } from './cluster.ts';
 import type { Node, Observer } from './node.ts';
 import type { Outcome } from './work.ts';
 
@@ -68,6 +68,8 @@ export class Metrics implements Pick<
   );
   readonly #alarms = this.#counter('alarms_total', 'What a person should have heard of; the log says more.', ['what']);
 
+  readonly #drops = this.#counter('connections_dropped_total', 'Connections over the bound, closed unanswered.', []);
+
   constructor() {
     collectDefaultMetrics({ register: this.registry });
   }
@@ -97,8 +99,12 @@ export class Metrics implements Pick<
     this.#misbehaviours.inc({ code });
   }
 
-  alarm({ what }: Alarm): void {
+  alarm({ what }: NodeAlarm): void {
     this.#alarms.inc({ what });
+  }
+
+  connectionDropped(): void {
+    this.#drops.inc();
   }
 
   /** A request was answered. */
@@ -161,10 +167,15 @@ export class Metrics implements Pick<
 
   /** Reads what is known of the other members, and what goes between them and this node. */
   #watchCluster({ driver, clock }: Node): void {
-    this.#gauges('members', 'Members of the cluster, this one too, by state as it sees them.', ['state'], () => {
-      const entries = memberEntries(driver);
-      return STATES.map((state) => [{ state }, entries.filter((entry) => entry.state === state).length]);
-    });
+    this.#gauges(
+      'members',
+      'Members of the cluster, this one too, by state as it sees them; without those that were retired and are gone.',
+      ['state'],
+      () => {
+        const entries = countedEntries(driver);
+        return STATES.map((state) => [{ state }, entries.filter((entry) => entry.state === state).length]);
+      },
+    );
     this.#gauges(
       'lag_seconds',
       'Since all that the live members had to show was held here, or since one is there that has shown nothing; of the worst.',

@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import { encodeFact, factKey } from '@waggle/protocol/authority';
 import { HybridClock, parseHlc, WaggleError, type Epoch, type ErrorCode, type ReplicaId } from '@waggle/protocol/base';
-import type { Alarm } from '@waggle/protocol/member';
 import type { MemberChange, MemberKey } from '@waggle/protocol/membership';
 import { epochAt } from '@waggle/protocol/sealing';
 import { Identity, type Context, type Write } from '@waggle/identity';
@@ -28,11 +27,12 @@ import {
 } from '@waggle/runtime';
 import { openTransport, type Address, type Transport } from '@waggle/runtime/transport';
 import type { Config } from './config.ts';
-import { StandingAlarms } from './alarms.ts';
-import { hasCaughtUp } from './cluster.ts';
+import { StandingAlarms, type NodeAlarm } from './alarms.ts';
+import { hasCaughtUp, isBanned } from './cluster.ts';
 import { inviteOf } from './join.ts';
 import { Keeping } from './keeping.ts';
 import { Presence } from './presence.ts';
+import { banned } from './probe.ts';
 import { Relay } from './relay.ts';
 import { Settling } from './settling.ts';
 import { Work } from './work.ts';
@@ -46,8 +46,8 @@ export interface Observer {
   readonly member: (change: MemberChange) => void;
   /** A member sent what no correct node sends. It changed nothing. */
   readonly misbehaviour: (from: ReplicaId, code: ErrorCode) => void;
-  /** Something about the cluster that a person should hear of. */
-  readonly alarm: (alarm: Alarm) => void;
+  /** Something that a person should hear of. */
+  readonly alarm: (alarm: NodeAlarm) => void;
   /** A newcomer was let in, or sent away. */
   readonly joined: (replica: ReplicaId) => void;
   readonly joinRefused: (from: MemberKey, error: WaggleError) => void;
@@ -152,7 +152,7 @@ export class Node {
     const hasOthers = isInformed && driver.authority.admittedReplicas().some((other) => other.replica !== replica);
     this.#settling = new Settling({ clock: this.clock, hasOthers, hasCaughtUp: () => hasCaughtUp(driver) });
     this.#keeping = new Keeping({
-      rollRecords: (before) => store.rollRecords(before),
+      rollRecords: (before) => store.rollRecords(before, () => !this.#isDraining),
       sweepSlots: async (from, nowMs) => (await this.#sweep(from, nowMs)).from,
       failed: observer.keepingFailed,
     });
@@ -208,7 +208,7 @@ export class Node {
       const clock = new HybridClock(hlc === undefined ? undefined : parseHlc(hlc));
       const { replica, run } = standing;
       const identity = new Identity({ crypto: nodeCrypto, random: entropy, signerFromSeed, clock, replica, run });
-      const alarms = new StandingAlarms();
+      const alarms = new StandingAlarms(systemClock);
       const driver = await Driver.start({
         store,
         loaded,
@@ -238,6 +238,7 @@ export class Node {
           ),
         openEpoch: () => driver.openEpoch,
         admit: async (fact) => {
+          if (isBanned(driver)) throw banned();
           const version = await driver.write([{ key: factKey(fact), value: encodeFact(fact) }]);
           // A newcomer whose admission was known here alone would belong to nobody if this disk were lost.
           if (driver.hasOthers) await driver.follow(version, (held) => held.length > 0, SPREAD_MS_MAX);
@@ -296,6 +297,11 @@ export class Node {
     return this.#isOnceInformed && !this.isSettling;
   }
 
+  /** Whether it was put out of the cluster: nobody takes what it counts or changes. */
+  get isBanned(): boolean {
+    return isBanned(this.driver);
+  }
+
   /** Whether it has just started again and may not have heard yet which keys were made and revoked last. */
   get isSettling(): boolean {
     return !this.#settling.isOver;
@@ -338,13 +344,14 @@ export class Node {
   /**
    * Runs a management command: what it decides is on disk and folded when this resolves, with the version of this replica's
    * registers that others must hold to have it. One at a time, because commands decide by what is folded. Throws what the command
-   * throws, and `STORE_FULL`, `STORE_FAILED`, `STORE_BUSY` or `DRAINING`; `NOT_READY` where this replica was overtaken.
+   * throws, and `STORE_FULL`, `STORE_FAILED`, `STORE_BUSY` or `DRAINING`; `NOT_READY` where this replica was overtaken or banned.
    */
   manage<T extends { readonly writes: readonly Write[] }>(
     actor: Context['actor'],
     command: (context: Context) => T,
   ): Promise<T & { readonly version: number }> {
     const result = this.#managing.then(async () => {
+      if (this.isBanned) throw banned();
       if (this.alarms.isOvertaken) throw overtaken();
       const done = command({ actor, nowMs: this.clock.nowMs() });
       const version = await this.driver.write(done.writes);
@@ -379,17 +386,27 @@ export class Node {
     return isHeld;
   }
 
-  /** Once a second: lets what was quarantined in when its time has come, says how busy it is, and moves old records out. */
+  /** Once a second: lets what was quarantined in when its time has come, says how busy it is, moves old records out, and notices a second start. */
   #tick(): void {
     const nowMs = this.clock.nowMs();
     this.identity.tick(nowMs);
     void this.isInformed;
     this.#rememberInformed();
     void this.#keepOvertaken();
+    this.#watchDirectory();
     // A node that cannot write has said so; the next tick tries again.
     this.#presence.tick().catch(() => undefined);
     this.#keepHouse(nowMs);
     this.#stopTicking = this.clock.after(TICK_MS, () => this.#tick());
+  }
+
+  /** Whoever wanted the data directory was told that it is in use; whoever runs this node is told here. */
+  #watchDirectory(): void {
+    const refused = this.#data.refused();
+    if (refused === null) return;
+    const alarm = { what: 'secondStart', ...refused } as const;
+    this.alarms.raise(alarm);
+    this.#observer.alarm(alarm);
   }
 
   /** Writes down that this replica was overtaken. On a full or locked disk the next tick tries again. */

@@ -6,11 +6,8 @@ const FRESH_MS = 2_000;
 const STALE_MS = 15_000;
 
 /** What readiness asks of a node. */
-export type Probed = Pick<Node, 'isDraining' | 'isInformed' | 'clock'> & {
-  readonly standing: Pick<Node['standing'], 'replica'>;
-  readonly driver: Pick<Node['driver'], 'isFull'> & {
-    readonly authority: Pick<Node['driver']['authority'], 'statusOf'>;
-  };
+export type Probed = Pick<Node, 'isDraining' | 'isInformed' | 'isBanned' | 'clock'> & {
+  readonly driver: Pick<Node['driver'], 'isFull'>;
   readonly pool: Pick<Node['pool'], 'probe'>;
 };
 
@@ -21,11 +18,11 @@ export const uninformed = (): WaggleError =>
     "Expected a node that knows the cluster's customers; this one has joined or started and is still learning them",
   );
 
-/** A node whose figures nobody takes any more. */
-const banned = (): WaggleError =>
+/** A node whose figures and changes nobody takes any more. */
+export const banned = (): WaggleError =>
   new WaggleError(
     'NOT_READY',
-    'Expected a member; the operator has banned this node, and what it counts reaches nobody',
+    'Expected a member; the operator has banned this node, and what it counts or changes reaches nobody: ask another node',
   );
 
 /**
@@ -49,10 +46,10 @@ export class Readiness {
 
   /** Null if ready, else why not: `DRAINING`, `STORE_FULL`, or `NOT_READY` when no worker works, it knows no customers yet, or is banned. */
   async check(): Promise<WaggleError | null> {
-    const { isDraining, isInformed, standing, driver, clock } = this.#node;
+    const { isDraining, isInformed, isBanned, driver, clock } = this.#node;
     if (isDraining || this.#isLeaving) return new WaggleError('DRAINING');
     if (driver.isFull) return new WaggleError('STORE_FULL');
-    if (driver.authority.statusOf(standing.replica) === 'banned') return banned();
+    if (isBanned) return banned();
     if (!isInformed) return uninformed();
     const ageMs = this.#last === null ? Number.POSITIVE_INFINITY : clock.monotonicMs() - this.#last.atMs;
     if (ageMs > FRESH_MS) this.#probing ??= this.#probe();

@@ -9,6 +9,7 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
@@ -22,13 +23,23 @@ import { utf8, WaggleError } from '@waggle/protocol/base';
 const MARKER = 'waggle-data';
 const MARKER_TEXT = 'This directory belongs to a Waggle node. Change nothing in it while the node runs.\n';
 const LOCK = 'lock';
+/** Left by a process that found the directory locked, for the one that has it: the id of that process. */
+const REFUSED = 'refused';
 /** What may stand in a directory that is taken: what a crashed first start leaves, and what a fresh volume holds. */
-const NOTHING_MUCH: ReadonlySet<string> = new Set([LOCK, `${MARKER}.tmp`, 'lost+found']);
+const NOTHING_MUCH: ReadonlySet<string> = new Set([LOCK, REFUSED, `${MARKER}.tmp`, 'lost+found']);
+
+/** A process that was not given a directory, because another one has it. */
+export interface Refused {
+  /** Its id, where it runs; null if what it left cannot be read. */
+  readonly pid: number | null;
+}
 
 /** A directory that this process alone may use, until it closes it or ends. */
 export interface DataDirectory {
   /** Absolute. */
   readonly path: string;
+  /** Who was refused it last since the last call; null if nobody was. */
+  refused(): Refused | null;
   /** Gives the directory up. */
   close(): void;
 }
@@ -139,10 +150,43 @@ function lock(path: string): Database.Database {
     database?.close();
     if ((cause as { code?: string }).code !== 'SQLITE_BUSY')
       return refuse(path, `it cannot be locked (${(cause as Error).message})`, cause);
+    leaveWord(path);
     throw new WaggleError('DATA_LOCKED', `Expected ${path} to be free, but a running process has locked it`, { cause });
   }
   locks.add(database);
   return database;
+}
+
+/** Tells the process that has the directory, if the disk takes it. */
+function leaveWord(path: string): void {
+  try {
+    writePrivateFile(join(path, REFUSED), `${process.pid}\n`);
+  } catch {
+    // Whoever was refused says so all the same.
+  }
+}
+
+/** Reads and removes what `leaveWord` left. */
+function takeWord(path: string): Refused | null {
+  const file = join(path, REFUSED);
+  if (!existsSync(file)) return null;
+  const pid = readPid(file);
+  try {
+    rmSync(file, { force: true });
+  } catch {
+    return null; // It is there the next time.
+  }
+  return { pid };
+}
+
+/** Null for what another user left, or what is no process id. */
+function readPid(file: string): number | null {
+  try {
+    const text = readFileSync(file, 'utf8').trim();
+    return /^[0-9]{1,10}$/.test(text) ? Number(text) : null;
+  } catch {
+    return null;
+  }
 }
 
 /**
@@ -158,12 +202,13 @@ export function openDataDirectory(path: string): DataDirectory {
     attempt(absolute, 'its permissions cannot be tightened', () => {
       for (const at of [absolute, ...readdirSync(absolute).map((name) => join(absolute, name))]) tighten(at);
     });
+    rmSync(join(absolute, REFUSED), { force: true }); // For whoever had it before.
     if (!existsSync(join(absolute, MARKER))) writePrivateFile(join(absolute, MARKER), MARKER_TEXT);
   } catch (error) {
     release(held);
     throw error;
   }
-  return { path: absolute, close: () => release(held) };
+  return { path: absolute, refused: () => takeWord(absolute), close: () => release(held) };
 }
 
 function release(held: Database.Database): void {

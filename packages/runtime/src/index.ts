@@ -1,5 +1,5 @@
 export { systemClock, type Cancel, type Clock } from './clock.ts';
-export { openDataDirectory, writePrivateFile, type DataDirectory } from './data-directory.ts';
+export { openDataDirectory, writePrivateFile, type DataDirectory, type Refused } from './data-directory.ts';
 export { entropy } from './entropy.ts';
 export { createNodeKeys, createOperatorKey, readNodeKeys, readOperatorKey, type NodeKeys } from './keys.ts';
 export { constantTimeEqual, nodeCrypto, signerFromSeed } from './node-crypto.ts';

@@ -36,7 +36,7 @@ async function opener(path: string) {
     child.kill('SIGKILL');
     await exited;
   };
-  return { said: said.toString().trim(), kill };
+  return { pid: child.pid, said: said.toString().trim(), kill };
 }
 
 describe('openDataDirectory', () => {
@@ -75,6 +75,25 @@ describe('openDataDirectory', () => {
     await other.kill();
     first.close();
     openDataDirectory(path).close();
+  });
+
+  it('tells whoever has it who was refused, once, and nothing of what was before', async () => {
+    const path = temporary();
+    const first = openDataDirectory(path);
+    expect(first.refused()).toBeNull();
+    for (let i = 0; i < 2; i++) expect(() => openDataDirectory(path)).toThrow('free');
+    expect(mode(join(path, 'refused'))).toBe(0o600);
+    expect([first.refused(), first.refused()]).toEqual([{ pid: process.pid }, null]);
+    const other = await opener(path);
+    expect(first.refused()).toEqual({ pid: other.pid });
+    await other.kill();
+    writeFileSync(join(path, 'refused'), 'garbage');
+    expect([first.refused(), first.refused()]).toEqual([{ pid: null }, null]);
+    expect(() => openDataDirectory(path)).toThrow('free');
+    first.close();
+    const second = openDataDirectory(path);
+    expect(second.refused()).toBeNull();
+    second.close();
   });
 
   it('is free again when the process that had it was killed', async () => {

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
-import { addressText, loadConfig, type Config } from '../config.ts';
+import { addressText, isWildcard, loadConfig, type Config } from '../config.ts';
 import { CommandError, type OutputOptions } from './output.ts';
 
 /** Options that every command has which asks a node. */
@@ -20,7 +20,7 @@ export interface ClientOptions extends OutputOptions {
  */
 type Role = 'token' | 'key' | 'anyone';
 
-/** How long an answer may take to begin, in ms. */
+/** How long an answer may take to begin unless a command says otherwise, in ms. */
 const ANSWER_MS_MAX = 60_000;
 
 /** Adds the options of `ClientOptions`, those for the credential by who may ask. */
@@ -39,7 +39,7 @@ export function asking(command: Command, ...roles: readonly Exclude<Role, 'anyon
 
 /** Where the node of these settings is asked from the same machine. Null for a port that is only known when it runs. */
 export function localUrl({ http: { host, port } }: Pick<Config, 'http'>): string | null {
-  const any = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host;
+  const any = !isWildcard(host) ? host : host === '::' ? '::1' : '127.0.0.1';
   return port === 0 ? null : `http://${addressText({ host: any, port })}`;
 }
 
@@ -49,15 +49,20 @@ export class Client {
   readonly #credential: string | null;
   /** Whether the credential is the operator's own out of the data directory, which stays on this machine. */
   readonly #staysHere: boolean;
+  readonly #answerMsMax: number;
 
-  private constructor(url: string, credential: string | null, staysHere: boolean) {
+  private constructor(url: string, credential: string | null, staysHere: boolean, answerMsMax: number) {
     this.url = url.replace(/\/+$/, '');
     this.#credential = credential;
     this.#staysHere = staysHere;
+    this.#answerMsMax = answerMsMax;
   }
 
-  /** Throws `CommandError` when there is no node to ask or no credential to ask with. */
-  static open(options: ClientOptions, role: Role): Client {
+  /**
+   * `answerMsMax`: how long an answer may take to begin, in ms. Throws `CommandError` when there is no node to ask or no credential
+   * to ask with.
+   */
+  static open(options: ClientOptions, role: Role, answerMsMax = ANSWER_MS_MAX): Client {
     const { env } = process;
     const flags = {
       ...(options.data === undefined ? {} : { data: options.data }),
@@ -68,9 +73,10 @@ export class Client {
     if (url === null) throw new CommandError('Expected --url or WAGGLE_URL, because the port of the node is 0', 2);
     demandUrl(url);
     const given = options.token ?? present(env['WAGGLE_TOKEN']);
-    if (role === 'key') return new Client(url, keyOf(options), false);
-    if (given !== undefined) return new Client(url, given, false);
-    return new Client(url, role === 'anyone' ? tokenIfAny(url, config) : ownToken(url, config), true);
+    if (role === 'key') return new Client(url, keyOf(options), false, answerMsMax);
+    if (given !== undefined) return new Client(url, given, false, answerMsMax);
+    const own = role === 'anyone' ? tokenIfAny(url, config) : ownToken(url, config);
+    return new Client(url, own, true, answerMsMax);
   }
 
   /**
@@ -84,7 +90,7 @@ export class Client {
         throw new CommandError('not asked: your token goes to nodes elsewhere only if --urls lists them', 2);
       if (this.#staysHere) throw new CommandError('not asked: that takes a token in --token or WAGGLE_TOKEN', 2);
     }
-    return new Client(url, this.#credential, this.#staysHere);
+    return new Client(url, this.#credential, this.#staysHere, this.#answerMsMax);
   }
 
   /** A JSON answer. Throws as `send`. */
@@ -126,11 +132,11 @@ export class Client {
 
   async #fetch(path: string, init: RequestInit): Promise<Response> {
     const controller = new AbortController();
-    const timer = setTimeout(() => controller.abort(), ANSWER_MS_MAX);
+    const timer = setTimeout(() => controller.abort(), this.#answerMsMax);
     try {
       return await fetch(this.url + path, { ...init, signal: controller.signal });
     } catch (cause) {
-      const why = controller.signal.aborted ? `no answer within ${ANSWER_MS_MAX} ms` : reasonOf(cause);
+      const why = controller.signal.aborted ? `no answer within ${this.#answerMsMax / 1000} s` : reasonOf(cause);
       throw new CommandError(
         `Expected a node at ${this.url}, received ${why}. Is it running there? (npm start, --url)`,
         1,

@@ -32,7 +32,7 @@ export function greeting(running: Running): string {
     `Waggle is ready at ${url}`,
     '',
     `  data            ${config.data}`,
-    `  operator token  ${hasToken ? operatorTokenFile : 'the one that you brought'}`,
+    `  operator token  ${hasToken ? operatorTokenFile : founded ? 'the one that you brought' : THE_CLUSTERS}`,
     ...(hasKey ? [`  operator key    ${operatorKeyFile}`, `                  ${KEY_ADVICE}`] : []),
     '',
     ...(founded
@@ -43,6 +43,8 @@ export function greeting(running: Running): string {
   return `${lines.join('\n')}\n`;
 }
 
+const THE_CLUSTERS =
+  'that of the cluster: give it with --token, or make one where it is: waggle token create operator NAME';
 const KEY_ADVICE = 'Move it off this node to a safe place: the node runs without it, and who has it decides who votes.';
 
 /** Create a customer and a key, resize a picture, see the usage. */

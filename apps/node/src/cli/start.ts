@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import {
+  demandStartable,
   flagOf,
   loadConfig,
   SETTING_NAMES,
@@ -40,6 +41,7 @@ export function startCommands(program: Command): void {
     .description('start a node and run it until SIGTERM or Ctrl-C')
     .action(async (flags: Flags) => {
       const { config } = loadConfig(sources(flags));
+      demandStartable(config);
       // Only here: the other commands need no image library and no database.
       const { start } = await import('../main.ts');
       await start(config);

@@ -51,6 +51,9 @@ const SHORT = 8;
 /** Epochs asked for, from the one to be sealed next on: that many may be sealed between two answers. */
 const EPOCHS = 20;
 
+/** How long a node may take to say how it is, in ms: the others are not to wait for one that hangs. */
+const ANSWER_MS_MAX = 5_000;
+
 /** Whether a member counts as reachable. */
 export const isLive = ({ state }: Pick<Member, 'state'>): boolean => state === 'alive' || state === 'suspect';
 
@@ -61,7 +64,7 @@ export function statusCommand(program: Command): void {
     .option('--all', 'ask every live node on this machine what it sees, and those of --urls')
     .option('--urls <URL,…>', 'nodes elsewhere that may be shown your token, and are asked as with --all')
     .action(async (options: ClientOptions & { readonly all?: true; readonly urls?: string }) => {
-      const client = Client.open(options, 'token');
+      const client = Client.open(options, 'token', ANSWER_MS_MAX);
       const isAll = options.all === true || options.urls !== undefined;
       const listed = (options.urls?.split(',') ?? []).map((url) => client.at(url.trim(), true).url);
       const ready = await client.check('/readyz');
@@ -103,6 +106,9 @@ async function askOne(client: Client, url: string, isListed: boolean): Promise<S
 
 function describe(url: string, ready: string, cluster: Cluster, epochs: Epochs): string {
   const { members, roster, openEpoch } = cluster;
+  const live = members.filter(isLive).length;
+  // Who was retired and is gone is shown, and missed by nobody.
+  const gone = members.filter((member) => member.status === 'retired' && !isLive(member)).length;
   const open = epochs.epochs.find(({ epoch }) => epoch === openEpoch);
   const summary = fields({
     node: url,
@@ -110,7 +116,7 @@ function describe(url: string, ready: string, cluster: Cluster, epochs: Epochs):
     cluster: cluster.cluster,
     origin: cluster.origin,
     replica: cluster.self,
-    members: `${members.filter(isLive).length} of ${members.length} reachable, ${roster.length} may vote`,
+    members: `${live} of ${members.length - gone} reachable, ${roster.length} may vote`,
     'open epoch':
       open === undefined
         ? String(openEpoch)

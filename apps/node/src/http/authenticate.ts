@@ -2,7 +2,7 @@ import type { FastifyRequest, HookHandlerDoneFunction, FastifyReply } from 'fast
 import { WaggleError, type CustomerId } from '@waggle/protocol/base';
 import { authorize, authorizeCustomer, type Principal, type Scope, type TokenRole } from '@waggle/identity';
 import type { Node } from '../node.ts';
-import { uninformed } from '../probe.ts';
+import { banned, uninformed } from '../probe.ts';
 
 /** What runs before any of the body is read. */
 export type Hook = (request: FastifyRequest, reply: FastifyReply, done: HookHandlerDoneFunction) => void;
@@ -39,15 +39,18 @@ function authenticate(node: Node, request: FastifyRequest): Principal {
 
 /**
  * A newcomer cannot say of a credential that it is unknown: the others may know it. A node that has just started again cannot say
- * that one is good either: the others may know that it was revoked.
+ * that one is good either: the others may know that it was revoked. A banned one hears of neither any more, and what it counts is
+ * nobody's: customers are sent elsewhere, operators see what there is to see.
  */
 function identify(node: Node, text: string | undefined): Principal {
   try {
     const principal = node.identity.authenticate(text);
     if (node.isSettling) throw uninformed();
+    if (node.isBanned && principal.kind === 'customer') throw banned();
     return principal;
   } catch (error) {
-    throw error instanceof WaggleError && error.code === 'KEY_UNKNOWN' && !node.isInformed ? uninformed() : error;
+    if (!(error instanceof WaggleError) || error.code !== 'KEY_UNKNOWN') throw error;
+    throw node.isBanned ? banned() : node.isInformed ? error : uninformed();
   }
 }
 

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { assert } from '@waggle/protocol/base';
-import type { Config } from '../config.ts';
+import { addressText, isWildcard, type Config } from '../config.ts';
 import type { App } from './app.ts';
 
 function readVersion(): string {
@@ -14,10 +14,15 @@ function readVersion(): string {
 /** The version of this build. */
 export const VERSION = readVersion();
 
-/** What clients call this node: as configured, else the address it listens on. */
-export function publicUrl({ server }: Pick<App, 'server'>, { publicUrl: configured, http }: Config): string {
+/**
+ * What clients call this node: as configured, else the address it listens on, which answers at the one that members dial where it
+ * is all of the machine's.
+ */
+export function publicUrl({ server }: Pick<App, 'server'>, config: Config): string {
+  const { publicUrl: configured, http, swarm, swarmAdvertise } = config;
   if (configured !== null) return configured;
   const address = server.address();
   const port = address === null || typeof address === 'string' ? http.port : address.port;
-  return `http://${http.host.includes(':') ? `[${http.host}]` : http.host}:${port}`;
+  const host = isWildcard(http.host) ? (swarmAdvertise ?? swarm).host : http.host;
+  return `http://${addressText({ host, port })}`;
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { STATUS_CODES } from 'node:http';
+import { STATUS_CODES, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import fastify, { LogController, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
@@ -17,7 +17,7 @@ import { customerRoutes } from './customer.ts';
 import { describeApi, docsRoutes } from './docs.ts';
 import { epochRoutes } from './epochs.ts';
 import { healthRoutes } from './health.ts';
-import { releaseAtEnd } from './holding.ts';
+import { holdUntilOver, releaseAtEnd } from './holding.ts';
 import { logRoutes } from './log.ts';
 import { monthRoutes } from './months.ts';
 import { pictureRoutes } from './pictures.ts';
@@ -88,18 +88,18 @@ export function buildServer(
   app.setErrorHandler((error, request, reply) => sendProblem(error, request, reply));
   refuseUnknown(app);
   takeJson(app);
+  app.server.maxConnections = bounds.connectionsMax;
+  app.server.on('drop', () => metrics.connectionDropped());
   // Whether to send the body at all is answered by the routes (RFC 9110 §10.1.1), not by Node before they are asked.
   app.server.on('checkContinue', (request, response) => app.routing(request, response));
   app.server.on('checkExpectation', (request, response) => app.routing(request, response));
   app.addHook('onRequest', (request, reply, done) => {
     mark(node, request, reply);
+    // Not `onResponse`, which is not told of clients that went away.
+    holdUntilOver(request, () => report(metrics, request, reply));
     done(unexpected(request));
   });
   releaseAtEnd(app, bounds.writeIdleMs);
-  app.addHook('onResponse', (request, reply, done) => {
-    report(metrics, request, reply);
-    done();
-  });
   metrics.watch(node, VERSION);
   addRoutes(app, {
     node,
@@ -184,7 +184,9 @@ function report(metrics: Metrics, request: FastifyRequest, reply: FastifyReply):
 
 /** Answers what is not HTTP, or came too slowly: there is no request that a route could answer. */
 function refuseMalformed(node: Node, code: string | undefined, socket: Socket): void {
-  if (!socket.writable || code === 'ECONNRESET') return void socket.destroy();
+  // As Node's own handler sees whether an answer is under way: what is written into it would count as its content.
+  const { _httpMessage: answer } = socket as Socket & { readonly _httpMessage?: ServerResponse | null };
+  if (!socket.writable || code === 'ECONNRESET' || answer?.headersSent === true) return void socket.destroy();
   const [problem, status, expected] =
     code === 'HPE_HEADER_OVERFLOW'
       ? (['REQUEST_INVALID', 431, `headers of at most ${HEADERS_BYTES_MAX} bytes`] as const)

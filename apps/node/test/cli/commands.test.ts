@@ -150,6 +150,32 @@ describe('for operators of a cluster', () => {
     expect([own.code, own.stderr]).toEqual([2, expect.stringContaining('takes a token in --token')]);
   });
 
+  it('status does not wait long for a member that hangs, and counts none that is gone and retired', async () => {
+    const hanging = createServer(() => undefined).listen(0, '127.0.0.1');
+    onTestFinished(() => hanging.close().closeAllConnections());
+    await once(hanging, 'listening');
+    const hung = `http://127.0.0.1:${(hanging.address() as AddressInfo).port}`;
+    const others = [
+      { replica: '0'.repeat(32), url: hung },
+      { replica: '1'.repeat(32), state: 'dead', status: 'retired' },
+      { replica: '2'.repeat(32), state: 'dead' },
+    ];
+    const real = globalThis.fetch;
+    const asked = vi.spyOn(globalThis, 'fetch').mockImplementation(async (at, init) => {
+      const response = await real(at, init);
+      if (at !== `${url}/v1/cluster`) return response;
+      const cluster = (await response.json()) as { members: [object] };
+      const members = [...cluster.members, ...others.map((other) => ({ ...cluster.members[0], ...other }))];
+      return Response.json({ ...cluster, members }, { headers: response.headers });
+    });
+    onTestFinished(() => asked.mockRestore());
+    const status = await ask('status', '--all');
+    expect(status).toMatch(/^members +2 of 3 reachable, 1 may vote$/m);
+    expect(status).toMatch(/^1{32} +dead +retired /m);
+    expect(status).toMatch(new RegExp(`^${hung} +Expected a node at ${hung}, received no answer within 5 s\\.`, 'm'));
+    expect(status).toMatch(new RegExp(`^${url} +alive, `, 'm'));
+  });
+
   it('status names the open epoch when it is overdue, and what waits before it', async () => {
     const real = globalThis.fetch;
     const endsAt = '2026-11-20T10:00:00.000Z';

@@ -5,6 +5,8 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { greeting } from '../../src/cli/greeting.ts';
+import { loadConfig } from '../../src/config.ts';
 import { ANYWHERE, BIN, PICTURE, ROOT, Running, startNode, temporary, waggle } from './support.ts';
 
 /** The commands that a node prints, between "Try it" and the line about the log. */
@@ -56,6 +58,26 @@ describe('the first start', () => {
     const commands = commandsOf(node).replace('<the operator token that you brought>', token);
     expect(await paste(commands, cwd)).toContain('Usage of demo');
   });
+});
+
+describe('a node that listens on all addresses', () => {
+  it('tells clients one that can be asked, and says what to set', async () => {
+    const node = await startNode(join(temporary(), 'data'), ['--http', '0.0.0.0:0']);
+    const [, announced] = await node.find(/"announced":"([^"]+)".*Set --public-url/, 'stderr');
+    expect(announced).toBe(node.url);
+    const flags = ['--http', '0.0.0.0:0', '--public-url', 'http://a.example'];
+    const told = await startNode(join(temporary(), 'data'), flags);
+    expect(told.stderr).not.toContain('--public-url');
+  });
+});
+
+it('a node that joined says that the operator token is the cluster’s', () => {
+  const data = join(temporary(), 'data');
+  const { config } = loadConfig({ flags: { data }, env: {}, directory: data });
+  const files = { operatorTokenFile: join(data, 'operator.token'), operatorKeyFile: join(data, 'operator.key') };
+  expect(greeting({ config, url: 'http://127.0.0.1:8080', founded: false, ...files })).toMatch(
+    /^ {2}operator token {2}that of the cluster: .*--token.* waggle token create operator NAME$/m,
+  );
 });
 
 describe('a later start', () => {
@@ -158,6 +180,10 @@ describe('what keeps a node from starting is one line', () => {
     const node = await startNode(data);
     expect(await refused(data)).toMatch(`1 waggle: DATA_LOCKED: Expected ${data} to be free`);
     expect((await fetch(`${node.url}/livez`)).status).toBe(200);
+    // The one that runs says so as well.
+    await node.find(/"what":"secondStart","pid":\d+.*DATA_LOCKED/, 'stderr');
+    const { stderr } = await waggle(['status', '--url', node.url, '--data', data]);
+    expect(stderr).toMatch(/\(pid \d+\) wanted this data directory .*DATA_LOCKED/);
   });
 
   it('an address in use', async () => {
@@ -202,6 +228,9 @@ describe('what keeps a node from starting is one line', () => {
 
   it('a setting', async () => {
     const data = join(temporary(), 'data');
+    expect(await refused(data, ['--swarm', '0.0.0.0:7070'])).toMatch(
+      /^2 waggle: CONFIG_INVALID: Expected swarmAdvertise \(--swarm-advertise, WAGGLE_SWARM_ADVERTISE\).*0\.0\.0\.0:7070/,
+    );
     expect(await refused(data, ['--workers', '0'])).toBe(
       '2 waggle: CONFIG_INVALID: Expected a whole number from 1 to 256 for workers (flag --workers), received "0"',
     );

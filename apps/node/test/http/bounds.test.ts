@@ -1,15 +1,19 @@
+import { once } from 'node:events';
 import { connect, type AddressInfo, type Socket } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { customerOf, keyOf, noise, openTestNode, PNG, until, type Caller, type TestNode } from './support.ts';
 
 /* What one customer, or anyone, takes of a node that others need. */
 
+/** Long enough to look at what an answer holds that nobody takes. */
+const WRITE_IDLE_MS = 5_000;
+
 let test: TestNode;
 let port: number;
 let neighbour: Caller;
 
 beforeAll(async () => {
-  test = await openTestNode({ epochMs: 3_600_000 }, { readsMax: 8, writeIdleMs: 1_000 });
+  test = await openTestNode({}, { readsMax: 8, writeIdleMs: WRITE_IDLE_MS });
   neighbour = await customerOf(test, 'neighbour');
   await test.app.listen({ host: '127.0.0.1', port: 0 });
   ({ port } = test.app.server.address() as AddressInfo);
@@ -104,6 +108,21 @@ describe('answers that nobody takes', () => {
     expect((await answerOf(socket).catch(() => '')).length).toBeLessThan(picture.length);
   });
 
+  it('have nothing written into them when their client goes on with what is no HTTP', async () => {
+    const key = await keyOf(test, 'babbler');
+    const picture = noise(1_700);
+    const socket = send(head(key, picture.length, 'flop=true'), picture);
+    await once(socket, 'readable');
+    const said = once(test.app.server, 'clientError');
+    socket.write('nonsense\r\n\r\n');
+    await said;
+    let answer = '';
+    socket.on('data', (chunk: Buffer) => (answer += chunk.toString('latin1')));
+    await new Promise((closed) => socket.on('error', () => {}).on('close', closed));
+    expect(answer).toMatch(/^HTTP\/1\.1 200 /);
+    expect(answer).not.toContain('REQUEST_INVALID');
+  });
+
   it('are bounded for one customer, and others still get theirs', async () => {
     // Half of it is one customer's: one of these answers, and not two.
     const small = await openTestNode({}, { answersBytesMax: 18 * 2 ** 20 });
@@ -114,12 +133,25 @@ describe('answers that nobody takes', () => {
     const picture = noise(1_700);
     const metric = async (name: string): Promise<number> => metricOf((await hoarder('GET', '/metrics')).body, name);
 
+    // Both are taken in before one of them is done.
+    const { pool } = small.node;
+    const run = pool.run.bind(pool);
+    let go = (): void => {};
+    const gate = new Promise<void>((resolve) => (go = resolve));
+    const runs = vi.spyOn(pool, 'run').mockImplementation(async (job) => {
+      const outcome = await run(job);
+      await gate;
+      return outcome;
+    });
     const { port: at } = small.app.server.address() as AddressInfo;
     const socket = connect(at, '127.0.0.1').pause();
     socket.write(head(key, picture.length, 'flop=true'));
     socket.write(picture);
-    await until(async () => (await metric('jobs_running')) === 1);
-    const tooMuch = await hoarder('POST', '/v1/resize?flop=true', picture, IMAGE);
+    await until(() => runs.mock.calls.length === 1);
+    const second = hoarder('POST', '/v1/resize?flop=true', picture, IMAGE);
+    await until(() => runs.mock.calls.length === 2);
+    go();
+    const tooMuch = await second;
     expect(tooMuch.json()).toMatchObject({ status: 503, code: 'QUEUE_FULL' });
     expect(tooMuch.headers['waggle-usage']).toContain('requests=1, ');
 
@@ -130,6 +162,23 @@ describe('answers that nobody takes', () => {
     socket.destroy();
     await until(async () => (await metric('body_bytes')) === 0);
     expect((await hoarder('POST', '/v1/resize?width=2', PNG, IMAGE)).statusCode).toBe(200);
+    await small.close();
+  });
+});
+
+describe('connections', () => {
+  it('are bounded, and one too many is dropped and counted', async () => {
+    const small = await openTestNode({}, { connectionsMax: 2 });
+    await small.app.listen({ host: '127.0.0.1', port: 0 });
+    const { port: at } = small.app.server.address() as AddressInfo;
+    const metrics = async (): Promise<string> => (await small.as('')('GET', '/metrics')).body;
+    const idle = [connect(at, '127.0.0.1'), connect(at, '127.0.0.1')];
+    await Promise.all(idle.map((socket) => once(socket, 'connect')));
+    await until(() => new Promise((done) => small.app.server.getConnections((_, count) => done(count === 2))));
+    expect(metricOf(await metrics(), 'connections_dropped_total')).toBe(0);
+    expect(await answerOf(connect(at, '127.0.0.1'))).toBe('');
+    expect(metricOf(await metrics(), 'connections_dropped_total')).toBe(1);
+    for (const socket of idle) socket.destroy();
     await small.close();
   });
 });

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'v
 import { base64, WaggleError, type ReplicaId } from '@waggle/protocol/base';
 import { createAdmit, createBan, createRetire, encodeFact, factKey, parseInvite } from '@waggle/protocol/authority';
 import { createOperatorKey, entropy, nodeCrypto, readOperatorKey, signerFromSeed } from '@waggle/runtime';
-import { keyOf, openTestNode, until, type TestNode } from './support.ts';
+import { keyOf, openTestNode, PNG, until, type TestNode } from './support.ts';
 import { temporary } from '../cli/support.ts';
 
 /* The routes of a cluster, at a node that is alone; test/e2e/cluster.test.ts has several. */
@@ -17,8 +17,8 @@ beforeAll(async () => {
   test = await openTestNode({ zone: 'rack-7' });
   data = test.node.config.data;
   await test.node.announce('http://127.0.0.1:8080', '0.1.0');
-}, 60_000);
-afterAll(() => test.close(), 60_000);
+});
+afterAll(() => test.close());
 
 const operatorKey = () => readOperatorKey(data)!;
 
@@ -222,6 +222,20 @@ it('a member is shown with the time since when it is as it is', async () => {
   expect(Date.parse(own.since)).toBeLessThanOrEqual(Date.now());
 });
 
+it('a member that is gone and was retired is missed by no metric', async () => {
+  const own = await openTestNode();
+  onTestFinished(() => own.close());
+  await own.node.announce('http://127.0.0.1:8080', '0.1.0');
+  const unheard = async () =>
+    /^waggle_members\{state="unheard"\} (\d)$/m.exec((await own.operator('GET', '/metrics')).payload)?.[1];
+  const replica = await admitted(own);
+  expect(await unheard()).toBe('1');
+  await own.operator('POST', `/v1/cluster/members/${replica}/retire`);
+  expect(await unheard()).toBe('0');
+  const { members } = (await own.operator('GET', '/v1/cluster')).json<{ members: object[] }>();
+  expect(members).toContainEqual(expect.objectContaining({ replica, state: 'unheard', status: 'retired' }));
+});
+
 it('metrics show the members and what goes between them', async () => {
   const { payload } = await test.operator('GET', '/metrics');
   expect(payload).toMatch(/^waggle_members\{state="alive"\} 1$/m);
@@ -299,6 +313,45 @@ it('a member that starts again says nothing of credentials before it has heard a
   expect([ready.statusCode, codeOf(ready)]).toEqual([503, 'NOT_READY']);
   await until(() => !again.node.isSettling);
   expect((await again.operator('GET', '/v1/cluster')).statusCode).toBe(200);
+});
+
+describe('a node that was banned', () => {
+  it('sends customers and newcomers elsewhere and changes nothing, and tells operators why', async () => {
+    const own = await openTestNode();
+    onTestFinished(() => own.close());
+    await own.node.announce('http://127.0.0.1:8080', '0.1.0');
+    const key = await keyOf(own, 'acme');
+    const customer = own.as(key);
+    const { invite: before } = (await own.operator('POST', '/v1/cluster/invites')).json<Invited>();
+    const { replica, cluster } = own.node.standing;
+    const fact = createBan(cluster.id, replica, readOperatorKey(own.node.config.data)!);
+    await own.node.driver.write([{ key: factKey(fact), value: encodeFact(fact) }]);
+    const usage = async () => (await own.operator('GET', '/v1/customers/acme/usage')).json<{ totals: object }>().totals;
+    const counted = await usage();
+    for (const answer of [
+      await customer('POST', '/v1/resize?width=2', PNG, { 'content-type': 'image/png' }),
+      await customer('PUT', '/v1/account/presets/small', { width: '2' }),
+      await customer('GET', '/v1/usage'),
+      await customer('GET', '/v1/nodes'),
+      await own.operator('PUT', '/v1/customers/new?wait=all', { name: 'new' }),
+      await own.operator('DELETE', `/v1/customers/acme/keys/${key.split('_')[1]}`),
+      await own.operator('POST', '/v1/cluster/invites'),
+    ]) {
+      expect([answer.statusCode, codeOf(answer)]).toEqual([503, 'NOT_READY']);
+      expect(answer.json<{ detail: string }>().detail).toContain('banned');
+    }
+    expect(await usage()).toEqual(counted);
+    await expect(openTestNode({ join: before })).rejects.toThrow(/banned this node/);
+    const { statusCode, ...answer } = await own.operator('GET', '/v1/cluster');
+    expect([statusCode, answer.json<{ alarms: string[] }>().alarms]).toEqual([
+      200,
+      expect.arrayContaining(['This node was banned.']),
+    ]);
+    // The others may know it.
+    const unknown = await own.as(await keyOf(test, 'elsewhere'))('GET', '/v1/usage');
+    expect(unknown.json<{ detail: string }>().detail).toContain('banned');
+    expect(codeOf(await own.as('')('GET', '/v1/usage'))).toBe('KEY_MISSING');
+  });
 });
 
 describe('a replica that was overtaken', () => {

@@ -2,8 +2,7 @@ import { EventEmitter } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { WaggleError, type ReplicaId } from '@waggle/protocol/base';
-import type { ReplicaStatus } from '@waggle/protocol/authority';
+import { WaggleError } from '@waggle/protocol/base';
 import type { Clock } from '@waggle/runtime';
 import { Upload } from '../../src/http/bodies.ts';
 import { BufferPool } from '../../src/http/buffers.ts';
@@ -311,12 +310,14 @@ describe('readiness', () => {
     let probes = 0;
     let works = true;
     let finish: (() => void) | undefined;
-    let status: ReplicaStatus = 'admitted';
+    let isBanned = false;
     const node: Probed = {
       isDraining: false,
       isInformed: true,
-      standing: { replica: 'a'.repeat(32) as ReplicaId },
-      driver: { isFull: false, authority: { statusOf: () => status } },
+      get isBanned() {
+        return isBanned;
+      },
+      driver: { isFull: false },
       clock: { nowMs: () => 0, monotonicMs: () => nowMs, after: () => () => {} },
       pool: {
         probe: async () => {
@@ -346,9 +347,9 @@ describe('readiness', () => {
     finish!();
     expect(await late).toBeNull();
 
-    status = 'banned';
+    isBanned = true;
     expect((await readiness.check())?.message).toContain('banned');
-    status = 'retired';
+    isBanned = false;
     expect(await readiness.check()).toBeNull();
 
     readiness.leave();

@@ -8,7 +8,7 @@ let key: string;
 let acme: Caller;
 
 beforeAll(async () => {
-  test = await openTestNode({ epochMs: 3_600_000 });
+  test = await openTestNode();
   acme = await customerOf(test, 'acme', { bodyBytesMax: 100_000 });
   const issued = await test.operator('POST', '/v1/customers/acme/keys');
   ({ key } = issued.json<{ key: string }>());
@@ -121,6 +121,12 @@ describe('over a real connection', () => {
       usage: { bytesIn: 1_000, requestsFailed: 1 },
     });
     expect((await acme('GET', '/metrics')).body).toContain('waggle_body_bytes 0');
+    // Whoever pays for it finds it in the log, though nobody was there to be answered.
+    await until(() => test.logged.some(({ code }) => code === 'RESIZE_CANCELLED'));
+    const lines = test.logged.filter(({ code }) => code === 'RESIZE_CANCELLED');
+    expect(lines).toEqual([expect.objectContaining({ msg: 'request', route: '/v1/resize', customer: 'acme' })]);
+    const counted = /^waggle_http_requests_total\{.*code="RESIZE_CANCELLED"\} 1$/m;
+    expect((await acme('GET', '/metrics')).body).toMatch(counted);
   });
 
   it('what is no HTTP gets a problem, too', async () => {

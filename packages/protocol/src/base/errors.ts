@@ -110,7 +110,7 @@ export const ERRORS = {
   DATA_LOCKED: {
     status: 500,
     title: 'Another node uses this data directory.',
-    effect: 'The node did not start. Nothing was written.',
+    effect: 'The node did not start. Nothing was changed.',
   },
   DATA_DAMAGED: {
     status: 500,
