@@ -104,7 +104,7 @@ describe('a node that is attacked', () => {
   it('takes so many strangers and no more', async () => {
     const refused = (): number => victim.transport.counters().handshakesRefused;
     const before = refused();
-    for (let i = 0; i < 20; i++) void connect(stranger).catch(() => undefined);
+    for (let i = 0; i < 100; i++) void connect(stranger).catch(() => undefined);
     await until(() => expect(refused()).toBeGreaterThan(before));
   });
 
