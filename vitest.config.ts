@@ -16,7 +16,10 @@ export default defineConfig({
     maxWorkers: '100%',
     projects: [
       project('tidy', ['test/tidy.test.ts', 'test/docs.test.ts']),
-      project('unit', ['packages/*/test/**/*.test.ts', 'apps/*/test/**/*.test.ts'], { testTimeout: 60_000, hookTimeout: 60_000 }),
+      project('unit', ['packages/*/test/**/*.test.ts', 'apps/*/test/**/*.test.ts'], {
+        testTimeout: 60_000,
+        hookTimeout: 60_000,
+      }),
       project('sim', ['test/sim/**/*.test.ts'], { testTimeout: 120_000 }),
       project('e2e', ['test/e2e/**/*.test.ts'], { testTimeout: 300_000, hookTimeout: 120_000, fileParallelism: false }),
     ],
