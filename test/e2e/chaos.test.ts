@@ -1,4 +1,8 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { execFile } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { unpackBundle, verifyBundle, type Verified } from '@waggle/protocol/audit';
 import { seededRandom } from '@waggle/protocol/base';
 import { addUsage, DIMENSIONS, parseUsage, ZERO_USAGE, type Usage } from '@waggle/protocol/lattice';
@@ -6,6 +10,8 @@ import { nodeCrypto } from '@waggle/runtime';
 import {
   customerFetch,
   resize,
+  root,
+  scratch,
   sealed,
   startCluster,
   until,
@@ -210,6 +216,34 @@ describe('nodes that are killed under load', () => {
   });
 });
 
+/** A customer's late statement, as the list leads to it, verified from files alone. */
+async function verifiesByItsLinks({ url }: ClusterNode, key: string): Promise<void> {
+  const { path, remove } = scratch();
+  onTestFinished(remove);
+  mkdirSync(path);
+  const fetched = async (from: string): Promise<string> => {
+    const response = await customerFetch(url, key, from);
+    const text = await response.text();
+    expect(response.status, `${from}: ${text}`).toBe(200);
+    return text;
+  };
+  const { statements: listed } = JSON.parse(await fetched('/v1/statements')) as {
+    statements: { epoch: number; origin: number; statement: string; proof: string }[];
+  };
+  const late = listed.find(({ epoch, origin }) => origin < epoch)!;
+  expect((await customerFetch(url, key, `/v1/statements/${late.epoch}`)).status).toBe(404);
+  const links = { statement: late.statement, proof: late.proof, genesis: '/v1/genesis', rosters: '/v1/rosters.jsonl' };
+  const args: string[] = [];
+  for (const [name, link] of Object.entries(links)) {
+    const file = join(path, name);
+    writeFileSync(file, await fetched(link));
+    args.push(`--${name}`, file);
+  }
+  const verify = join(root, 'apps', 'verify', 'bin', 'waggle-verify.js');
+  const { stdout } = await promisify(execFile)(process.execPath, [verify, ...args]);
+  expect(stdout).toContain(`statement of late for epoch ${late.origin}, sealed in ${late.epoch}`);
+}
+
 describe('a node that is away over a deadline', () => {
   it('is written off, and what only it had counted is sealed once, as late usage', async () => {
     const key = await customer('late');
@@ -246,6 +280,7 @@ describe('a node that is away over a deadline', () => {
         expect(sealedIn).toBeGreaterThan(workedIn);
       }
     }
+    await verifiesByItsLinks(a, key);
   });
 
   it('ends with the same archives as the others, byte by byte', async () => {

@@ -111,6 +111,9 @@ it('is recovered where it survived: looked at first, then done', async () => {
   expect(looked.stderr).toContain('nothing was changed');
   const done = await waggle(...args, '--reason', 'The building burned down.', '--yes');
   expect(done).toMatchObject({ code: 0, stderr: '' });
+  // Once more would found a successor of the successor, which nobody could follow or check.
+  const again = await waggle(...args, '--reason', 'It burned down.', '--yes');
+  expect(again).toMatchObject({ code: 2, stderr: expect.stringContaining(`continues cluster ${oldId}`) });
   await survivor.start();
   const { cluster: id, roster, self } = await view(survivor);
   expect(id).not.toBe(oldId);
@@ -153,6 +156,16 @@ it('waggle-verify finds the break signed, and everything counted once over both 
     reason: 'The building burned down.',
     checked: true,
   });
+  // An auditor who had not seen the old log to its end goes there first, from what the survivors keep.
+  const behind = join(dirname(operatorKey), 'behind');
+  mkdirSync(behind);
+  copyFileSync(join(archive, 'epoch-0.tar'), join(behind, 'epoch-0.tar'));
+  const state = join(dirname(operatorKey), 'state');
+  const across = ['--token', token, '--state', state] as const;
+  expect((await verify(behind, '--state', state)).code).toBe(0);
+  expect(await verify(survivor.url, ...across)).toMatchObject({ code: 2, result: { ok: false } });
+  expect((await verify(archive, '--state', state)).code).toBe(0);
+  expect(await verify(survivor.url, ...across)).toMatchObject({ code: 0, result: { succession: { checked: true } } });
   const totals = [before, after].map(({ result }) => result['totals'] as Record<string, string>);
   for (const dimension of DIMENSIONS)
     expect(

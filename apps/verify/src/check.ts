@@ -218,7 +218,7 @@ class Check {
     const cluster = clusterIn(genesis);
     if (cluster?.genesis.predecessor?.cluster !== ended.cluster.id) return;
     const succession = verifySuccessor(cluster, nodeCrypto)!;
-    verifyBreak(succession, { cluster: ended.cluster, verified: ended }, nodeCrypto);
+    checkEnd(succession, { cluster: ended.cluster, verified: ended });
     this.#isBreakChecked = true;
     this.#last = null;
     this.#base = null;
@@ -378,6 +378,22 @@ const checkedSuccession = (
   checked,
 });
 
+/** `verifyBreak`. A log that was not verified up to its end yet says nothing for or against the break: `UnusableError`. */
+function checkEnd(
+  succession: Succession,
+  predecessor: { readonly cluster: Cluster; readonly verified: Verified },
+): void {
+  try {
+    verifyBreak(succession, predecessor, nodeCrypto);
+  } catch (error) {
+    const [end, seen] = [succession.epoch, predecessor.verified.chain.epoch];
+    if (seen >= end || !(error instanceof WaggleError) || error.code !== 'HISTORY_CHANGED') throw error;
+    throw new UnusableError(
+      `Expected the predecessor's log to be verified up to its end, epoch ${end - 1}, received it up to epoch ${seen - 1}: verify the rest first, with the same --state, from the bundles that survivors and auditors keep`,
+    );
+  }
+}
+
 /**
  * Holds a cluster against what was verified of its predecessor, up to the end of that log. Gives the outcome with the break in it,
  * checked, or the finding. Throws `UnusableError` for a cluster that succeeds none.
@@ -393,7 +409,7 @@ export function checkBreak(outcome: Outcome, predecessor: Outcome, name: string)
     if (predecessor.cluster === null || predecessor.state === null)
       throw new WaggleError('GENESIS_MISMATCH', 'Expected the predecessor to be verified from its genesis on');
     const succession = verifySuccessor(cluster, nodeCrypto)!;
-    verifyBreak(succession, { cluster: predecessor.cluster, verified: predecessor.state.verified }, nodeCrypto);
+    checkEnd(succession, { cluster: predecessor.cluster, verified: predecessor.state.verified });
     return { ...outcome, succession: checkedSuccession(succession, true) };
   } catch (error) {
     const why = explain(error);
@@ -416,7 +432,8 @@ type Found = ReturnType<typeof verifyBundle> & { readonly recomputed: boolean };
 
 /**
  * Verifies one bundle after the first of what was verified before that it follows, or alone, against a roster that is known. Throws
- * `UnusableError` for one that is good in itself, but of a roster that nobody here knows.
+ * `UnusableError` for one that is good in itself, but of a roster that nobody here knows, and for one without the contents of slots
+ * where those are demanded.
  */
 function checkBundle(
   bundle: Bundle,
@@ -435,9 +452,9 @@ function checkBundle(
   const after = before.find((verified) => verified?.chain.epoch === epoch) ?? null;
   const recomputed = !isOutline(bundle);
   if (!recomputed && !withoutSlots)
-    throw new WaggleError(
-      'SLOTS_EXPIRED',
+    throw new UnusableError(
       `Expected the contents of the slots of epoch ${epoch}, received none (--without-slots checks the rest)`,
+      { code: 'SLOTS_EXPIRED' },
     );
   const cluster = clusterIn(bundle.get(BUNDLE_FILES.genesis) ?? new Uint8Array());
   const isOurs = cluster !== null && (pinned === null || cluster.id === pinned);

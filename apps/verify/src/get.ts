@@ -19,8 +19,8 @@ interface Unread {
 
 /**
  * Gets a resource whole. A node that is busy, or a connection that breaks, also in the middle of a body, is tried again: whoever
- * cannot answer is no forger. Throws `UnusableError` if it could not be read in the end, or if the credential will not do,
- * `BUNDLE_MALFORMED` for another answer, and `SLOTS_EXPIRED` for status 410.
+ * cannot answer is no forger. Throws `UnusableError` if it could not be read in the end, if the credential will not do, and with the
+ * code `SLOTS_EXPIRED` for status 410; and `BUNDLE_MALFORMED` for another answer.
  */
 export async function get(url: URL, token: string | undefined, bytesMax: number, msMax: number): Promise<Uint8Array> {
   for (let tries = 1; ; tries++) {
@@ -85,9 +85,9 @@ function refused(url: URL, status: number): Error {
       `Expected a token of an auditor for ${url.href} (--token or WAGGLE_TOKEN), received ${status}`,
     );
   if (status === 410)
-    return new WaggleError(
-      'SLOTS_EXPIRED',
+    return new UnusableError(
       `Expected the slots at ${url.href}, which are not kept there any more (--without-slots checks the rest)`,
+      { code: 'SLOTS_EXPIRED' },
     );
   return new WaggleError('BUNDLE_MALFORMED', `Expected status 200 from ${url.href}, received ${status}`);
 }

@@ -124,7 +124,8 @@ const findingJson = (finding: Finding | UnusableError): Record<string, unknown> 
  *   slots that their writers have not closed; `recomputed` is false where the slots are not kept any more.
  * - `{type: "statement", cluster, origin, customer, epoch, sealedIn, treeSize, totals, cosigners}` for a good statement.
  * - `{type: "result", ok, finding, …}`: `ok` is whether the exit code is 0; `finding` is null or `{code, message, epoch, where}` (with exit
- *   code 2 `PEER_UNREACHABLE` for a node that could not be read, else `CONFIG_INVALID`), with
+ *   code 2 `PEER_UNREACHABLE` for a node that could not be read, `SLOTS_EXPIRED` for slots that are not kept any more, else
+ *   `CONFIG_INVALID`), with
  *   `misbehaviour: {key, treeSize, checkpoints: [{note, where}, {note, where}]}` where it is a proof of one. A check of epochs adds
  *   `{cluster, origin, pinned, epochs, first, last, statements, totals, unanchored, notRecomputed, logSize, succession, stateEpoch}`: `succession`
  *   is null or `{predecessor, epoch, treeSize, cosigners, reason, checked}` for a cluster that continues another; `pinned` is

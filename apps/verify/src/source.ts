@@ -11,7 +11,7 @@ export interface Item {
   readonly listed: { readonly treeSize: number; readonly root: Uint8Array } | null;
   /**
    * Loads it whole, or without the contents of slots when the source keeps no more of it and `allowOutline` is given. Throws
-   * `BUNDLE_MALFORMED` and `SLOTS_EXPIRED`, and `UnusableError` if it cannot be read.
+   * `BUNDLE_MALFORMED`, and `UnusableError` if it cannot be read or, with the code `SLOTS_EXPIRED`, is not kept whole.
    */
   readonly load: (allowOutline: boolean) => Promise<Bundle>;
 }
@@ -50,8 +50,8 @@ export class TwiceError extends WaggleError {
 /** What was asked cannot be done, or not be read, whatever the bundles say: exit code 2. */
 export class UnusableError extends Error {
   override readonly name = 'UnusableError';
-  readonly code: 'CONFIG_INVALID' | 'PEER_UNREACHABLE';
-  /** `code`: whether it may be another time (`PEER_UNREACHABLE`), or not as it was asked for. */
+  readonly code: 'CONFIG_INVALID' | 'PEER_UNREACHABLE' | 'SLOTS_EXPIRED';
+  /** `code`: whether it may be another time (`PEER_UNREACHABLE`), with less (`SLOTS_EXPIRED`), or not as it was asked for. */
   constructor(
     message: string,
     { code = 'CONFIG_INVALID', ...options }: ErrorOptions & { readonly code?: UnusableError['code'] } = {},

@@ -97,7 +97,7 @@ export async function openUrl(base: URL, token: string | undefined): Promise<Sou
         try {
           return openArchive(await get(url, token, BUNDLE_BYTES_MAX, BUNDLE_MS_MAX));
         } catch (error) {
-          if (!allowOutline || !(error instanceof WaggleError) || error.code !== 'SLOTS_EXPIRED') throw error;
+          if (!allowOutline || !(error instanceof UnusableError) || error.code !== 'SLOTS_EXPIRED') throw error;
           const outline = at(`v1/epochs/${epoch}/outline.tar`);
           return openArchive(await get(outline, token, BUNDLE_BYTES_MAX, BUNDLE_MS_MAX));
         }

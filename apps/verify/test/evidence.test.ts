@@ -254,7 +254,10 @@ describe('bundles without slots', () => {
   const outlines = archives('outlines', good.bundles.map(outline));
 
   it('are refused unless they are asked for', async () => {
-    expect((await resultOf(outlines, '--genesis', genesis)).finding).toMatchObject({ code: 'SLOTS_EXPIRED', epoch: 0 });
+    const refused = await verify(outlines, '--genesis', genesis);
+    expect(refused.code).toBe(2);
+    expect(refused.err).toContain('--without-slots checks the rest');
+    expect((await resultOf(outlines, '--genesis', genesis)).finding).toMatchObject({ code: 'SLOTS_EXPIRED' });
     // One that is there in part is no such bundle.
     const part = new Map(good.bundles[3]);
     part.delete([...part.keys()].find((name) => name.startsWith('slots/'))!);

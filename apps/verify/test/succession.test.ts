@@ -7,9 +7,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { packBundle, type Bundle } from '@waggle/protocol/audit';
-import { base64 } from '@waggle/protocol/base';
+import { base64, utf8 } from '@waggle/protocol/base';
 import { encodeGenesis } from '@waggle/protocol/sealing';
-import { succeed } from '../../../packages/protocol/test/audit/successor.ts';
+import { succeed, successorOf } from '../../../packages/protocol/test/audit/successor.ts';
 import { eventfulCluster, publish } from '../../../packages/protocol/test/audit/support.ts';
 import { TileMap } from '../../../packages/protocol/test/transparency/support.ts';
 import { parseTilePath } from '@waggle/protocol/transparency';
@@ -76,11 +76,39 @@ describe('a log that continues another one', () => {
     }
   });
 
-  it('is refused where the other one ends earlier, was not seen from its beginning, or is another', async () => {
+  it('is neither good nor bad where the other one was not verified to its end yet, and good once it was', async () => {
     const shorter = folder('shorter', old.slice(0, -1));
+    const gap = folder('gap', [...old.slice(0, -1), ...fresh]);
+    const state = join(work, 'behind');
+    expect((await verify(shorter, '--state', state)).code).toBe(0);
+    for (const args of [
+      [newFolder, '--predecessor', shorter],
+      [newFolder, '--predecessor', state],
+      [newFolder, '--state', state],
+      [gap],
+    ]) {
+      const ran = await verify(...args, '--json');
+      expect([args, ran.code]).toEqual([args, 2]);
+      const message = expect.stringContaining('up to its end, epoch 3, received it up to epoch 2') as string;
+      expect(result(ran)).toMatchObject({ ok: false, finding: { code: 'CONFIG_INVALID', message } });
+    }
+    // One under another name is no successor, however little was seen.
+    const other = utf8(encodeGenesis(successorOf(lost, {}, { name: 'example.com/other' })));
+    const renamed = folder('renamed', [...old.slice(0, -1), [4, new Map(bundles[0]).set('genesis.json', other)]]);
+    const refused = await verify(renamed, '--json');
+    expect(refused.code).toBe(1);
+    expect(result(refused)).toMatchObject({ finding: { code: 'GENESIS_MISMATCH' } });
+    // What the survivors keep brings a state to the end, and it goes on with the successor.
+    expect((await verify(oldFolder, '--state', state)).code).toBe(0);
+    expect(result(await verify(newFolder, '--state', state, '--json'))).toMatchObject({
+      ok: true,
+      succession: { checked: true },
+    });
+  });
+
+  it('is refused where the other one goes on, was not seen from its beginning, or is another', async () => {
     const later = folder('later', old.slice(1));
     for (const [predecessor, code] of [
-      [shorter, 'HISTORY_CHANGED'],
       [later, 'GENESIS_MISMATCH'],
       [newFolder, 'GENESIS_MISMATCH'],
     ] as const) {
@@ -109,8 +137,6 @@ describe('a log that continues another one', () => {
     expect(result(await verify(oldFolder, '--genesis', genesis, '--json'))).toMatchObject({
       finding: { code: 'GENESIS_MISMATCH', message: expect.stringContaining('its predecessor only') },
     });
-    const gap = folder('gap', [...old.slice(0, -1), ...fresh]);
-    expect(result(await verify(gap, '--json'))).toMatchObject({ finding: { code: 'HISTORY_CHANGED' } });
   });
 
   it('is gone on with from a state of the other one, also at a node', async () => {

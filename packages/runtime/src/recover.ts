@@ -68,6 +68,8 @@ export interface Surviving {
   readonly nextEpoch: Epoch;
   /** Who may vote on that epoch, this replica or not. */
   readonly voters: readonly ReplicaId[];
+  /** Whether members were seen to hold more of this replica than this directory does: it votes no more, whoever else does. */
+  readonly isOvertaken: boolean;
   /** By replica, those with anything. */
   readonly unsealed: readonly Unsealed[];
   /** Where the sealed epochs of this cluster will be kept, as bundles, beside the database as it was. */
@@ -179,6 +181,7 @@ async function readHeld(store: Store, directory: string): Promise<Held> {
       sealedUpTo,
       nextEpoch: chain.epoch,
       voters: chain.roster.map((entry) => entry.replica),
+      isOvertaken: loaded.meta.get(META.overtaken) === replica,
       unsealed: await unsealedOf(store, chain, slots.values()),
       archive: join(directory, `predecessor-${cluster.id.slice(0, 16)}`),
     },
@@ -354,6 +357,7 @@ const META_GONE = [
   META.joinAddresses,
   META.firstEpoch,
   META.overtaken,
+  META.follows,
 ] as const;
 
 /**
@@ -383,7 +387,7 @@ function convert(
       // Months go on from their sums, with the first leaf of the new log.
       ['monthsThrough', '0'],
       // Who follows must not write under the old id any more: it starts with an invite, as a new replica.
-      ...(follows ? [[META.overtaken, replica] as [string, string]] : []),
+      ...(follows ? [META.overtaken, META.follows].map((key): [string, string] => [key, replica]) : []),
     ];
     database
       .transaction(() => {

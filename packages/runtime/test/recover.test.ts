@@ -154,7 +154,7 @@ describe('recovering', () => {
     const before = readFileSync(join(directory, 'waggle.db'));
     await recovery(directory, async ({ surviving }) => {
       expect(surviving).toMatchObject({ cluster: { id: cluster.id }, replica, sealedUpTo: 2, nextEpoch: 3 });
-      expect(surviving.voters).toEqual([replica]);
+      expect(surviving).toMatchObject({ voters: [replica], isOvertaken: false });
       expect(surviving.unsealed).toEqual([{ replica, slots: 2, usage: addUsage(one(2), one(4)) }]);
     });
     expect(readFileSync(join(directory, 'waggle.db')).equals(before)).toBe(true);
@@ -332,7 +332,9 @@ describe('following a successor', () => {
     const successor = await recovery(directory, ({ succeed }) => succeed(operatorOf(directory), ''));
     const genesis = utf8(encodeGenesis(successor.genesis));
     expect(await recovery(other, ({ follow }) => follow(genesis))).toEqual(successor);
-    await expect(start(other, clock)).rejects.toEqual(coded('DATA_COPIED', 'invite'));
+    await expect(start(other, clock)).rejects.toEqual(
+      coded('CONFIG_INVALID', `--join and an invite of cluster ${successor.id}`),
+    );
     await recovery(other, async ({ surviving }) => {
       expect(surviving.cluster.id).toBe(successor.id);
       expect(surviving.unsealed).toEqual([{ replica, slots: 2, usage: addUsage(one(2), one(4)) }]);

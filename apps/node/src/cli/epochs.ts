@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Option, type Command } from 'commander';
 import { asking, Client, queryOf, type ClientOptions } from './client.ts';
-import { CommandError, fields, say, show, table } from './output.ts';
+import { CommandError, fields, note, say, show, table } from './output.ts';
 
 interface EpochRow {
   readonly epoch: number;
@@ -11,11 +11,18 @@ interface EpochRow {
   readonly treeSize: number | null;
   readonly root: string | null;
   readonly waitingFor?: readonly string[];
-  readonly deadline?: string;
+  readonly deadline?: string | null;
+}
+interface Slot {
+  readonly slot: string;
+  readonly replica: string;
+  readonly origin: number;
+  readonly requests?: number;
 }
 interface EpochDetail extends EpochRow {
-  readonly writtenOff: readonly { readonly slot: string }[];
-  readonly late: readonly { readonly slot: string; readonly origin: number }[];
+  readonly roster: readonly { readonly replica: string }[];
+  readonly writtenOff: readonly Slot[];
+  readonly late: readonly Slot[];
 }
 interface Epochs {
   readonly sealedUpTo: number | null;
@@ -42,8 +49,8 @@ export function epochCommands(program: Command): void {
     .action(async (n: string, options: ClientOptions) => {
       if (!/^\d{1,15}$/.test(n))
         throw new CommandError(`Expected the number of an epoch, received ${JSON.stringify(n)}`, 2);
-      const answer = await Client.open(options, 'anyone').ask<Record<string, unknown>>('GET', `/v1/epochs/${n}`);
-      show(options, answer, () => fields(flat(answer)));
+      const answer = await Client.open(options, 'anyone').ask<EpochRow | EpochDetail>('GET', `/v1/epochs/${n}`);
+      show(options, answer, () => fields(flat('writtenOff' in answer ? { ...answer, ...unclosed(answer) } : answer)));
     });
 }
 
@@ -76,42 +83,82 @@ const rowOf = ({ epoch, start, end, state, waitingFor, treeSize, root }: EpochRo
   root,
 ];
 
-/** Prints what becomes of every epoch from `first` on: each change once, and the seals in order. */
+/** How far `--watch` is: the epoch of which the seal is to be told next, and what was told of those from it on. */
+interface Watched {
+  next: number;
+  readonly told: Map<number, string>;
+}
+
+/** Prints what becomes of every epoch from `first` on: each change once, and the seals in order, whether the node is there or not. */
 async function watch(client: Client, options: ClientOptions, first: number): Promise<void> {
-  const told = new Map<number, string>();
-  for (let next = first; ; await delay(WATCH_MS)) {
-    const answer = await client.ask<Epochs>('GET', `/v1/epochs?from=${next}&limit=${WATCH_LIMIT}`);
-    // The log of a successor begins later than with 0.
-    next = Math.max(next, answer.epochs[0]?.epoch ?? next);
-    for (const row of [...answer.epochs].sort((a, b) => a.epoch - b.epoch)) {
-      if (row.state === 'sealed' && row.epoch !== next) continue;
-      const progress = `${row.state} ${shortOf(row.waitingFor) ?? ''}`;
-      if (told.get(row.epoch) === progress) continue;
-      told.set(row.epoch, progress);
-      if (row.state === 'sealed') {
-        told.delete(row.epoch);
-        next++;
-      }
-      const shown = row.state === 'sealed' ? await client.ask<EpochDetail>('GET', `/v1/epochs/${row.epoch}`) : row;
-      for (const line of options.json === true ? [JSON.stringify(shown)] : linesOf(shown)) say(line);
+  const watched: Watched = { next: first, told: new Map() };
+  for (let isAway = false; ; await delay(WATCH_MS))
+    try {
+      await look(client, options, watched);
+      if (isAway) note('waggle: the node answers again');
+      isAway = false;
+    } catch (error) {
+      if (!isAway) note(`waggle: ${(error as Error).message} Going on when it answers.`);
+      isAway = true;
     }
+}
+
+/** One look of `--watch`. What it could not tell any more, the next one does. */
+async function look(client: Client, options: ClientOptions, watched: Watched): Promise<void> {
+  const { told } = watched;
+  const answer = await client.ask<Epochs>('GET', `/v1/epochs?from=${watched.next}&limit=${WATCH_LIMIT}`);
+  // The log of a successor begins later than with 0.
+  watched.next = Math.max(watched.next, answer.epochs[0]?.epoch ?? 0);
+  const sealing = answer.sealedUpTo === null ? watched.next : answer.sealedUpTo + 1;
+  for (const row of [...answer.epochs].sort((a, b) => a.epoch - b.epoch)) {
+    const isSealed = row.state === 'sealed';
+    if (isSealed && row.epoch !== watched.next) continue;
+    const progress = `${row.state} ${shortOf(row.waitingFor) ?? ''}`;
+    if (told.get(row.epoch) === progress) continue;
+    const shown = isSealed ? await client.ask<EpochDetail>('GET', `/v1/epochs/${row.epoch}`) : row;
+    for (const line of options.json === true ? [JSON.stringify(shown)] : linesOf(shown, sealing)) say(line);
+    told.set(row.epoch, progress);
+    if (!isSealed) continue;
+    told.delete(row.epoch);
+    watched.next++;
   }
 }
 
-function linesOf(row: EpochRow | EpochDetail): string[] {
-  const { epoch, state, end, treeSize, root, waitingFor, deadline } = row;
+/** `sealing`: the epoch to be sealed next, which those after it wait for. */
+function linesOf(row: EpochRow | EpochDetail, sealing: number): string[] {
+  const { epoch, state, end, treeSize, root, deadline = null } = row;
   if (state === 'open') return [`epoch ${epoch} open until ${end}`];
-  if (!('writtenOff' in row))
-    return [`epoch ${epoch} ${state}: waiting for ${shortOf(waitingFor) ?? 'nobody'}, until ${deadline}`];
+  if (!('writtenOff' in row)) {
+    if (epoch > sealing) return [`epoch ${epoch} ${state}: waiting for epoch ${sealing}`];
+    const waitsFor = shortOf(row.waitingFor);
+    const until = deadline === null ? '' : `, until ${deadline}`;
+    return [`epoch ${epoch} ${state}${waitsFor === null ? '' : `: waiting for ${waitsFor}${until}`}`];
+  }
+  const { writtenOff, asReported } = unclosed(row);
   return [
     `epoch ${epoch} sealed: ${treeSize} leaves, root ${root}`,
-    ...row.writtenOff.map(({ slot }) => `epoch ${epoch} writes off slot ${slot}, as far as it is known`),
-    ...row.late.map(({ slot, origin }) => `epoch ${epoch} counts late usage of epoch ${origin} in slot ${slot}`),
+    ...writtenOff.map((it) => `epoch ${epoch} writes off slot ${it.slot}, as far as it is known${figures(it)}`),
+    ...asReported.map(
+      (it) => `epoch ${epoch} counts slot ${it.slot} as reported, by a replica without a vote${figures(it)}`,
+    ),
+    ...row.late.map((it) => `epoch ${epoch} counts late usage of epoch ${it.origin} in slot ${it.slot}${figures(it)}`),
   ];
 }
 
+const figures = ({ requests }: Slot): string =>
+  requests === undefined ? '' : `: ${requests} request${requests === 1 ? '' : 's'}`;
+
+/** Slots that were not closed: the seal waited for those who vote; the others say what they count, and it is counted. */
+function unclosed({ roster, writtenOff }: EpochDetail): Record<'writtenOff' | 'asReported', readonly Slot[]> {
+  const voters = new Set(roster.map(({ replica }) => replica));
+  return {
+    writtenOff: writtenOff.filter(({ replica }) => voters.has(replica)),
+    asReported: writtenOff.filter(({ replica }) => !voters.has(replica)),
+  };
+}
+
 /** One level of an answer, with what is nested as JSON. */
-const flat = (answer: Readonly<Record<string, unknown>>): Record<string, unknown> =>
+const flat = (answer: object): Record<string, unknown> =>
   Object.fromEntries(
     Object.entries(answer).map(([name, value]) => [name, typeof value === 'number' ? String(value) : value]),
   );

@@ -41,7 +41,9 @@ async function recover(options: RecoverOptions): Promise<void> {
   const { entropy, openRecovery } = await import('@waggle/runtime');
   const recovery = await openRecovery({ directory: options.data, random: entropy });
   try {
-    if (options.yes !== true) return describe(options, recovery.surviving);
+    const refusal = options.successor === undefined ? nobodyLost(recovery.surviving) : null;
+    if (options.yes !== true) return describe(options, recovery.surviving, refusal);
+    if (refusal !== null) throw new CommandError(refusal, 2);
     const cluster = await carryOut(options, recovery);
     const { archive } = recovery.surviving;
     const answer = { cluster: cluster.id, epoch: cluster.genesis.predecessor!.epoch, archive };
@@ -49,6 +51,18 @@ async function recover(options: RecoverOptions): Promise<void> {
   } finally {
     await recovery.close();
   }
+}
+
+/** Why no successor is to be founded here: this node is all that it takes to seal. Null where it is not, or votes no more. */
+function nobodyLost({ cluster: { genesis }, replica, voters, isOvertaken }: Surviving): string | null {
+  if (isOvertaken || voters.length !== 1 || voters[0] !== replica) return null;
+  const { predecessor } = genesis;
+  const already =
+    predecessor === undefined
+      ? ''
+      : ` It was recovered already, and continues cluster ${predecessor.cluster} from epoch ${predecessor.epoch}: once it runs, ` +
+        'other survivors follow it with --successor URL. For another --reason, begin again with the copy of its data directory.';
+  return `Expected a majority of the voters to be lost, received the only voter: nobody is lost, and it goes on by itself. Start it.${already}`;
 }
 
 async function carryOut(options: RecoverOptions, { succeed, follow }: Recovery): Promise<Cluster> {
@@ -60,7 +74,7 @@ async function carryOut(options: RecoverOptions, { succeed, follow }: Recovery):
 }
 
 /** What is held here, and what would become of it. */
-function describe(options: RecoverOptions, surviving: Surviving): void {
+function describe(options: RecoverOptions, surviving: Surviving, refusal: string | null): void {
   const { cluster, replica, sealedUpTo, nextEpoch, voters, unsealed, archive } = surviving;
   const others = voters.filter((voter) => voter !== replica);
   const sums = unsealed.map(({ replica: of, slots, usage }) => ({ replica: of, slots, requests: usage.requests }));
@@ -82,10 +96,10 @@ function describe(options: RecoverOptions, surviving: Surviving): void {
       ),
     ].join('\n\n'),
   );
-  note(
-    'waggle: nothing was changed. Do this only if a majority of the voters is gone for good, on the survivor that has sealed most: ' +
-      'the old cluster ends here, and what only lost disks held is lost. With --yes it is done.',
-  );
+  const advice =
+    'Do this only if a majority of the voters is gone for good, on the survivor that has sealed most: the old cluster ends ' +
+    'here, and what only lost disks held is lost. With --yes it is done.';
+  note(`waggle: nothing was changed. ${refusal ?? advice}`);
 }
 
 const done = ({ data, successor }: RecoverOptions, cluster: Cluster, archive: string): string => {

@@ -20,6 +20,7 @@ import type { App, Deps } from './app.ts';
 import type { Guards } from './authenticate.ts';
 import { newestSealed } from './log.ts';
 import { holdUntilOver } from './holding.ts';
+import { requestsIn } from './figures.ts';
 import { sendLines } from './lines.ts';
 import { partyOf, readingIn } from './reads.ts';
 import { Room } from './room.ts';
@@ -43,13 +44,21 @@ const epochFields = {
   waitingFor: Type.Optional(
     Type.Array(Type.String(), { description: 'Until it is sealed: replicas whose part in the seal is not here yet.' }),
   ),
-  deadline: Type.Optional(time('Until it is sealed: when the others stop waiting for them.')),
+  deadline: Type.Optional(
+    nullable(
+      'string',
+      'Until it is sealed: when the others stop waiting for them; null once that has passed, and where it is being sealed.',
+    ),
+  ),
 };
 
 const slotFields = {
   slot: Type.String({ description: '<replica>-<run>-<epoch>' }),
   replica: Type.String(),
   origin: Type.Integer({ description: 'The epoch in which it was counted.' }),
+  requests: Type.Optional(
+    Type.Integer({ description: 'For auditors, while the slot is kept: how many no earlier seal had counted.' }),
+  ),
 };
 
 const ONE_CODES = ['REQUEST_INVALID', 'EPOCH_NOT_SEALED', 'EPOCH_UNKNOWN', 'QUEUE_FULL'] as const;
@@ -73,6 +82,10 @@ export function pageOfEpochs(
   const first = Math.max(firstEpoch, from ?? openEpoch - limit + 1);
   return { first, count: Math.max(0, Math.min(limit, openEpoch - first + 1)) };
 }
+
+/** Whether whoever asks may see what is in slots. */
+const mayAudit = ({ principal }: FastifyRequest): boolean =>
+  principal?.kind === 'token' && (principal.role === 'auditor' || principal.role === 'operator');
 
 /** Sealed epochs as files, and the list of all. */
 export function epochRoutes(app: App, deps: Deps, guards: Guards): void {
@@ -192,7 +205,7 @@ export function epochRoutes(app: App, deps: Deps, guards: Guards): void {
       const { epoch } = request.params;
       reply.header('cache-control', 'no-cache');
       try {
-        return await detail(await readEpoch(store, epoch, driver.openEpoch));
+        return await detail(await readEpoch(store, epoch, driver.openEpoch), mayAudit(request));
       } catch (error) {
         if (!(error instanceof WaggleError) || error.code !== 'EPOCH_NOT_SEALED') throw error;
         if (epoch >= firstEpoch) return view(epoch, undefined);
@@ -316,6 +329,8 @@ export function epochRoutes(app: App, deps: Deps, guards: Guards): void {
     const later = epoch > sealingStatus.epoch ? 'closing' : 'sealing';
     const ended = epoch === sealingStatus.epoch ? sealingStatus.phase : later;
     const state = row !== undefined ? 'sealed' : epoch < openEpoch ? ended : isOver ? 'closing' : 'open';
+    const deadlineMs = endMs + cluster.genesis.sealGraceMs;
+    const isWaiting = state !== 'sealing' && clock.nowMs() < deadlineMs;
     return {
       epoch,
       start: rfc3339(startMs),
@@ -323,21 +338,20 @@ export function epochRoutes(app: App, deps: Deps, guards: Guards): void {
       state,
       treeSize: row?.treeSize ?? null,
       root: row === undefined ? null : base64.encode(row.root),
-      ...(row === undefined ? waiting(epoch, endMs) : {}),
+      ...(row === undefined
+        ? {
+            waitingFor: epoch === sealingStatus.epoch ? sealingStatus.waitingFor : [],
+            deadline: isWaiting ? rfc3339(deadlineMs) : null,
+          }
+        : {}),
     };
   }
 
-  /** Whom a seal waits for, and until when; the epochs after it wait for it. */
-  function waiting(epoch: Epoch, endMs: number): { readonly waitingFor: readonly string[]; readonly deadline: string } {
-    const { sealingStatus } = driver;
-    return {
-      waitingFor: epoch === sealingStatus.epoch ? sealingStatus.waitingFor : [],
-      deadline: rfc3339(endMs + cluster.genesis.sealGraceMs),
-    };
-  }
-
-  async function detail({ row, roster, cosigners }: EpochView) {
+  async function detail({ row, roster, cosigners }: EpochView, isAuditor: boolean) {
     const { entries } = await readSlotList(store, row);
+    const writtenOff = entries.filter(({ closed: isClosed }) => !isClosed);
+    const late = entries.filter(({ epoch }) => epoch < row.epoch);
+    const requests = isAuditor ? await requestsIn(store, row, [...new Set([...writtenOff, ...late])]) : null;
     const base = `/v1/epochs/${row.epoch}`;
     const names = ['header.json', 'checkpoint', 'roster.json', 'statements.jsonl', 'slots.jsonl', 'outline.tar'];
     const exports = ['csv', 'parquet'].map((format) => `statements.${format}`);
@@ -345,16 +359,18 @@ export function epochRoutes(app: App, deps: Deps, guards: Guards): void {
       (name) => `${base}/${name}`,
     );
     const header: unknown = JSON.parse(row.header);
-    const slotView = (entry: SlotEntry) => ({ slot: slotName(entry), replica: entry.replica, origin: entry.epoch });
+    const slotView = (entry: SlotEntry) => {
+      const slot = slotName(entry);
+      const sum = requests?.get(slot);
+      return { slot, replica: entry.replica, origin: entry.epoch, ...(sum === undefined ? {} : { requests: sum }) };
+    };
     return {
       ...view(row.epoch, row),
       header,
       roster,
       cosigners,
-      writtenOff: entries.filter(({ closed: isClosed }) => !isClosed).map(slotView),
-      late: entries
-        .filter(({ epoch }) => epoch < row.epoch)
-        .map((entry) => ({ ...slotView(entry), closed: entry.closed })),
+      writtenOff: writtenOff.map(slotView),
+      late: late.map((entry) => ({ ...slotView(entry), closed: entry.closed })),
       files: [`${base}.tar`, ...files],
     };
   }

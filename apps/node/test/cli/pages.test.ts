@@ -49,7 +49,7 @@ describe('epochs', () => {
         ...(epoch < sealing() ? {} : { waitingFor: epoch === sealing() ? lost : [], deadline: at(epoch + 2) }),
       });
       const number = /^\/v1\/epochs\/(\d+)$/.exec(url.pathname)?.[1];
-      if (number !== undefined) return { ...one(Number(number)), writtenOff: [], late: [] };
+      if (number !== undefined) return { ...one(Number(number)), roster: [], writtenOff: [], late: [] };
       const limit = numberOf(url, 'limit', 100);
       const from = Math.max(first, numberOf(url, 'from', open - limit + 1));
       const count = Math.max(0, Math.min(limit, open - from + 1));
@@ -99,6 +99,84 @@ describe('epochs', () => {
     for (; sealing < 20; sealing++) await watching.find(new RegExp(`^epoch ${sealing} sealing: waiting for a+`, 'm'));
     await watching.find(/^epoch 19 sealed: 20 leaves, root root19$/m);
     expect(watching.stdout.match(/^epoch \d+ sealed/gm)).toEqual([17, 18, 19].map((epoch) => `epoch ${epoch} sealed`));
+  });
+
+  it('--watch says what an epoch waits for, and until when if that is still to come', async () => {
+    let next = { state: 'closing', waitingFor: lost, deadline: at(9) as string | null };
+    const { url } = await standIn(() => {
+      const row = { start: at(7), end: at(8), treeSize: null, root: null };
+      const later = { ...row, epoch: 8, state: 'closing', waitingFor: [], deadline: at(10) };
+      return { sealedUpTo: 6, epochs: [{ ...row, ...next, epoch: 7 }, later] };
+    });
+    const watching = new Running(process.execPath, [BIN, 'epochs', '--watch', '--url', url]);
+    onTestFinished(() => void watching.child.kill());
+    await watching.find(/^epoch 8 /m);
+    next = { state: 'closing', waitingFor: lost.slice(1), deadline: null };
+    await watching.find(/closing: waiting for b+$/m);
+    next = { state: 'sealing', waitingFor: [], deadline: null };
+    await watching.find(/sealing$/m);
+    expect(watching.stdout.trimEnd().split('\n')).toEqual([
+      `epoch 7 closing: waiting for aaaaaaaa bbbbbbbb, until ${at(9)}`,
+      'epoch 8 closing: waiting for epoch 7',
+      'epoch 7 closing: waiting for bbbbbbbb',
+      'epoch 7 sealing',
+    ]);
+  });
+
+  it('a slot that was not closed is written off where its writer votes, and else counted as reported', async () => {
+    const [voter, retired] = lost as [string, string];
+    const { url } = await standIn(({ pathname }) => {
+      const row = { epoch: 6, start: at(6), end: at(7), state: 'sealed', treeSize: 7, root: 'root6' };
+      if (pathname === '/v1/epochs') return { sealedUpTo: 6, epochs: [row] };
+      const slot = (replica: string, requests?: number) => ({
+        slot: `${replica}-1-6`,
+        replica,
+        origin: 6,
+        ...(requests === undefined ? {} : { requests }),
+      });
+      return {
+        ...row,
+        roster: [{ replica: voter }],
+        writtenOff: [slot(voter, 12), slot(retired, 1)],
+        late: [{ ...slot(voter), slot: `${voter}-1-3`, origin: 3, closed: true }],
+      };
+    });
+    const watching = new Running(process.execPath, [BIN, 'epochs', '--watch', '--from', '6', '--url', url]);
+    onTestFinished(() => void watching.child.kill());
+    await watching.find(/late usage.*\n/);
+    expect(watching.stdout.trimEnd().split('\n')).toEqual([
+      'epoch 6 sealed: 7 leaves, root root6',
+      `epoch 6 writes off slot ${voter}-1-6, as far as it is known: 12 requests`,
+      `epoch 6 counts slot ${retired}-1-6 as reported, by a replica without a vote: 1 request`,
+      `epoch 6 counts late usage of epoch 3 in slot ${voter}-1-3`,
+    ]);
+    const { stdout } = await run(url, 'epoch', '6');
+    expect(stdout).toMatch(new RegExp(`^writtenOff +\\[\\{"slot":"${voter}-1-6",[^}]*"requests":12\\}\\]$`, 'm'));
+    expect(stdout).toMatch(new RegExp(`^asReported +\\[\\{"slot":"${retired}-1-6",[^}]*\\}\\]$`, 'm'));
+    const json = JSON.parse((await run(url, 'epoch', '6', '--json')).stdout) as { writtenOff: object[] };
+    expect(json.writtenOff).toHaveLength(2);
+  });
+
+  it('--watch goes on where a node is stopped and started again, and says so once', async () => {
+    const data = join(temporary(), 'data');
+    const flags = ['--epoch-ms', '1000', '--seal-grace-ms', '0'];
+    const node = await startNode(data, flags);
+    const watching = new Running(process.execPath, [BIN, 'epochs', '--watch', '--url', node.url]);
+    onTestFinished(() => void watching.child.kill());
+    await watching.find(/^epoch \d+ sealed/m);
+    node.child.kill('SIGTERM');
+    await node.exit();
+    await watching.find(/Going on when it answers\.\n/, 'stderr');
+    await startNode(data, ['--http', new URL(node.url).host]);
+    await watching.find(/answers again\n/, 'stderr');
+    const told = watching.stdout.length;
+    await watching.find(new RegExp(`^[^]{${told}}[^]*^epoch \\d+ sealed`, 'm'));
+    expect(watching.stderr).toMatch(/^waggle: [^\n]+ Going on when it answers\.\nwaggle: the node answers again\n$/);
+    const seals = [...watching.stdout.matchAll(/^epoch (\d+) sealed/gm)].map(([, epoch]) => Number(epoch));
+    expect(seals).toEqual(seals.map((_, i) => seals[0]! + i));
+    // Whom it never reached it does not wait for.
+    const nobody = await waggle(['epochs', '--watch', '--url', 'http://127.0.0.1:2']);
+    expect([nobody.code, nobody.stderr]).toEqual([1, expect.stringContaining('ECONNREFUSED')]);
   });
 
   it('--watch --from begins there, and takes no --limit', async () => {

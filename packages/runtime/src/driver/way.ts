@@ -28,6 +28,8 @@ export const META = {
   firstEpoch: 'firstEpoch',
   /** The replica whose registers members were seen to hold that this directory does not: it must not go on under that id. */
   overtaken: 'overtaken',
+  /** The replica of the cluster before, where this directory follows a successor since: it is `overtaken` as well. */
+  follows: 'follows',
 } as const;
 
 export type Meta = ReadonlyMap<string, string>;
@@ -66,8 +68,8 @@ export interface WayOptions {
  * Decides how this start comes to a standing, first of all. May be asked again after a crash at any point: the same invite
  * goes on with the same keys. It remembers where the directory lies, or finds that it lies elsewhere now.
  * Throws `DATA_COPIED` for a directory that lies elsewhere with neither an invite nor `isMoved`, and for one that was found to be
- * older than what members hold of it without an invite; `CONFIG_INVALID` for an invite of another cluster, or where something
- * else was begun; `INVITE_INVALID` and what `InviteSource.needed` throws for one that is needed; `DATA_DAMAGED` when the store and the
+ * older than what members hold of it without an invite; `CONFIG_INVALID` for an invite of another cluster, where something
+ * else was begun, and for one that follows a successor without an invite; `INVITE_INVALID` and what `InviteSource.needed` throws for one that is needed; `DATA_DAMAGED` when the store and the
  * key files do not belong together.
  */
 export function chooseWay(directory: string, meta: Meta, options: WayOptions, random: Random): Way {
@@ -82,6 +84,7 @@ export function chooseWay(directory: string, meta: Meta, options: WayOptions, ra
   const moves = before === null ? [] : differences(before, place);
   const isOvertaken = meta.get(META.overtaken) === replica;
   if (isOvertaken || (moves.length > 0 && !isMoved)) {
+    if (invite === null && meta.get(META.follows) === replica) throw following(directory, cluster);
     if (invite === null) throw isOvertaken ? overtaken(directory, replica) : copied(directory, replica, moves);
     const needed = readInvite(invite);
     demandOwn(directory, cluster, needed);
@@ -175,6 +178,13 @@ const overtaken = (directory: string, replica: ReplicaId): WaggleError =>
     'DATA_COPIED',
     `Expected ${directory} as replica ${replica} left it, but members hold registers of it that are not here: it was put back ` +
       'from an older copy. Start with --join and a new invite: it becomes a new replica and reports what it holds of the old one',
+  );
+
+const following = (directory: string, { id }: Cluster): WaggleError =>
+  new WaggleError(
+    'CONFIG_INVALID',
+    `Expected --join and an invite of cluster ${id}, which ${directory} follows since it was recovered: it becomes a new ` +
+      'replica there and reports what it holds of the old one',
   );
 
 /** Throws `DATA_DAMAGED` when the store and the key files do not belong together; `isAdopted`: the keys stand where they belong. */
