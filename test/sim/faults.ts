@@ -10,6 +10,8 @@ import { EPOCH_MS, FAULT_NAMES, type Fault } from './options.ts';
 const FAULT_MS_MAX = 2 * EPOCH_MS;
 /** Longer than the registers of sealed epochs are kept: eight epochs. */
 const AWAY_MS = 10 * EPOCH_MS;
+/** Of these each is drawn a fourth as often as another: they are most of what there is for epochs. */
+const LONG: ReadonlySet<Fault> = new Set(['longPartition', 'longPause', 'fullForLong']);
 /** How wrong a clock may be, in ms: some epochs. */
 const JUMP_MS_MAX = 150_000;
 /** In one run at most: machines that lost their disk or id, and nodes that joined. */
@@ -28,6 +30,8 @@ export class Faults {
   readonly #kinds: readonly Fault[];
   /** Ends what was begun; a fault that comes after the end of all is none. */
   #isOver = false;
+  /** Machines that something is wrong with for long. */
+  readonly #longUntilMs = new Map<SimNode, number>();
   #lost = 0;
   #joined = 0;
   /** Replicas that are to vote no more, or are gone, and the last epoch whose close may not know it; null while someone does not. */
@@ -39,7 +43,7 @@ export class Faults {
     this.#world = world;
     this.#operator = operator;
     this.#random = world.random;
-    this.#kinds = kinds;
+    this.#kinds = kinds.flatMap((kind) => (LONG.has(kind) ? [kind] : [kind, kind, kind, kind]));
     this.#onJoin = onJoin;
   }
 
@@ -57,8 +61,9 @@ export class Faults {
     this.#isOver = true;
     network.heal();
     for (const node of nodes) {
-      Object.assign(node, { clockOffsetMs: 0, clockDriftPerMille: 0, writeMsMax: 10, isFull: false, isDoomed: false });
-      node.pausedUntilMs = Math.min(node.pausedUntilMs, this.#world.agenda.nowMs);
+      Object.assign(node, { clockOffsetMs: 0, clockDriftPerMille: 0, writeMsMax: 10, fullUntilMs: 0, isDoomed: false });
+      network.rejoin(node);
+      node.resume();
       node.start();
     }
   }
@@ -86,6 +91,23 @@ export class Faults {
     return 100 + this.#random.below(1 + this.#random.below(FAULT_MS_MAX));
   }
 
+  /** A duration of many epochs. */
+  #longMs(): number {
+    return AWAY_MS + this.#random.below(AWAY_MS);
+  }
+
+  /** Of a minority at a time: else nothing is sealed meanwhile that it could miss. */
+  #forLong(node: SimNode, begin: (ms: number) => void): void {
+    const { nowMs } = this.#world.agenda;
+    for (const [other, untilMs] of this.#longUntilMs) if (untilMs <= nowMs) this.#longUntilMs.delete(other);
+    const others = this.#nodes.filter((other) => other !== node && !this.#longUntilMs.has(other));
+    if (this.#longUntilMs.has(node) || (others.length <= this.#nodes.length / 2 && others.length > 0)) return;
+    const ms = this.#longMs();
+    this.#longUntilMs.set(node, nowMs + ms);
+    this.#world.trace.add(`it lasts ${ms} ms for ${node.name}`);
+    begin(ms);
+  }
+
   #during(ms: number, end: () => void): void {
     this.#world.agenda.after(ms, () => {
       if (!this.#isOver) end();
@@ -96,6 +118,12 @@ export class Faults {
     const { trace, agenda } = this.#world;
     const node = this.#node();
     const ms = this.#ms();
+    const pauseFor = (pausedMs: number): void => {
+      if (node.isUp) node.pausedUntilMs = Math.max(node.pausedUntilMs, agenda.nowMs + pausedMs);
+    };
+    const fillFor = (fullMs: number): void => {
+      node.fullUntilMs = Math.max(node.fullUntilMs, agenda.nowMs + fullMs);
+    };
     const handlers: { readonly [F in Fault]: () => void } = {
       kill: () => this.#kill(node, ms),
       killAll: () => this.#killAll(),
@@ -103,18 +131,22 @@ export class Faults {
         node.isDoomed = true;
       },
       loseMajority: () => this.#loseMajority(ms),
-      away: () => this.#kill(node, AWAY_MS + this.#random.below(AWAY_MS)),
+      away: () => this.#kill(node, this.#longMs()),
       partition: () => this.#partition(ms, true),
+      longPartition: () => this.#forLong(node, (longMs) => this.#isolate(node, longMs)),
       oneWay: () => this.#partition(ms, false),
       slowLink: () => this.#slowLink(ms),
       breakLinks: () => {
         for (const other of this.#nodes) if (other !== node) this.#world.network.break(node, other);
       },
       loss: () => this.#loss(ms),
-      corrupt: () => this.#corrupt(ms),
-      pause: () => {
-        node.pausedUntilMs = agenda.nowMs + 300 + this.#random.below(8_000);
+      loseMessages: () => {
+        this.#world.network.weather.missingPerMille = 1 + this.#random.below(200);
+        this.#during(ms, () => this.#world.network.heal());
       },
+      corrupt: () => this.#corrupt(ms),
+      pause: () => pauseFor(300 + this.#random.below(8_000)),
+      longPause: () => this.#forLong(node, pauseFor),
       jump: () => {
         const most = this.#random.below(3) === 0 ? JUMP_MS_MAX : 1.5 * EPOCH_MS;
         node.clockOffsetMs = this.#random.below(2 * most) - most;
@@ -126,10 +158,8 @@ export class Faults {
         node.writeMsMax = 1_000;
         this.#during(ms, () => (node.writeMsMax = 10));
       },
-      fullDisk: () => {
-        node.isFull = true;
-        this.#during(ms, () => (node.isFull = false));
-      },
+      fullDisk: () => fillFor(ms),
+      fullForLong: () => this.#forLong(node, fillFor),
       loseDisk: () => this.#loseDisk(node),
       restore: () => this.#restore(node),
       restoreUnnoticed: () => this.#restoreUnnoticed(node, ms),
@@ -176,6 +206,12 @@ export class Faults {
         if (bothWays || here.has(from)) network.cut(from, to);
       }
     this.#during(ms, () => network.heal());
+  }
+
+  #isolate(node: SimNode, ms: number): void {
+    const { network } = this.#world;
+    network.isolate(node);
+    this.#during(ms, () => network.rejoin(node));
   }
 
   #slowLink(ms: number): void {

@@ -28,17 +28,26 @@ export interface Weather {
   /** Of 1 000 datagrams: how many are lost, and how many come twice. */
   lossPerMille: number;
   doublePerMille: number;
+  /** Of 1 000 messages: how many are lost alone, on a link that stands. */
+  missingPerMille: number;
   /** Of 1 000 datagrams and messages: how many change on the way. */
   corruptPerMille: number;
 }
 
-export const FAIR: Weather = { latencyMs: 1, jitterMs: 5, lossPerMille: 5, doublePerMille: 1, corruptPerMille: 0 };
+export const FAIR: Weather = {
+  latencyMs: 1,
+  jitterMs: 5,
+  lossPerMille: 5,
+  doublePerMille: 1,
+  missingPerMille: 0,
+  corruptPerMille: 0,
+};
 
 const pair = (from: number, to: number): string => `${from}>${to}`;
 
 /**
- * Datagrams that are lost, late, doubled and overtake each other, and reliable links that keep order until they break, with all
- * that is on its way. An end notices a break up to three seconds later; what it sends until then is lost.
+ * Datagrams that are lost, late, doubled and overtake each other, and links that keep order until they break, with all that is on
+ * its way. An end notices a break up to three seconds later; what it sends until then is lost.
  */
 export class Network {
   readonly weather: Weather = { ...FAIR };
@@ -50,6 +59,8 @@ export class Network {
   /** Directions in which nothing passes, and how much later what passes arrives, in ms. */
   readonly #cut = new Set<string>();
   readonly #slow = new Map<string, number>();
+  /** Stations that are cut off from all others, whatever else heals. */
+  readonly #alone = new Set<number>();
 
   readonly #isOpen: boolean;
   #refused = 0;
@@ -76,11 +87,21 @@ export class Network {
     this.break(from, to);
   }
 
+  /** Nothing passes to or from it until it is back. */
+  isolate(station: Station): void {
+    this.#alone.add(station.index);
+    for (const other of this.#stations) if (other !== station) this.break(station, other);
+  }
+
+  rejoin(station: Station): void {
+    this.#alone.delete(station.index);
+  }
+
   slow(from: Station, to: Station, ms: number): void {
     this.#slow.set(pair(from.index, to.index), ms);
   }
 
-  /** Everything is as it should be again. */
+  /** Everything is as it should be again, but for those that are alone. */
   heal(): void {
     this.#cut.clear();
     this.#slow.clear();
@@ -135,6 +156,7 @@ export class Network {
   send(from: Station, to: Station, bytes: Uint8Array): void {
     const end = this.#ends.get(pair(from.index, to.index));
     if (end === undefined || !this.#isWhole(from, to)) return;
+    if (this.#isMissing()) return;
     const { generation } = end;
     const arriving = this.#carried(bytes);
     end.lastMs = Math.max(end.lastMs, this.#agenda.nowMs + this.#latencyMs(from, to));
@@ -148,7 +170,7 @@ export class Network {
   }
 
   datagram(from: Station, to: Station, bytes: Uint8Array): void {
-    if (this.#cut.has(pair(from.index, to.index)) || !to.isUp || !to.admits(from)) return;
+    if (this.#isCut(from, to) || !to.isUp || !to.admits(from)) return;
     const { lossPerMille, doublePerMille } = this.weather;
     if (this.#random.below(1_000) < lossPerMille) return;
     const { process } = to;
@@ -158,6 +180,11 @@ export class Network {
       this.#agenda.after(this.#latencyMs(from, to), () => {
         if (to.process === process) to.receive(from, 'datagram', arriving);
       });
+  }
+
+  #isMissing(): boolean {
+    const { missingPerMille } = this.weather;
+    return missingPerMille > 0 && this.#random.below(1_000) < missingPerMille;
   }
 
   /** What becomes of bytes on the way; null for what the other end refuses. */
@@ -178,8 +205,12 @@ export class Network {
     return latencyMs + this.#random.below(jitterMs + 1) + (this.#slow.get(pair(from.index, to.index)) ?? 0);
   }
 
+  #isCut(from: Station, to: Station): boolean {
+    return this.#cut.has(pair(from.index, to.index)) || this.#alone.has(from.index) || this.#alone.has(to.index);
+  }
+
   #canLink(a: Station, b: Station): boolean {
-    const isCut = this.#cut.has(pair(a.index, b.index)) || this.#cut.has(pair(b.index, a.index));
+    const isCut = this.#isCut(a, b) || this.#isCut(b, a);
     return a.isUp && b.isUp && a.admits(b) && b.admits(a) && !isCut && !(this.#isWhole(a, b) && this.#isWhole(b, a));
   }
 

@@ -56,6 +56,8 @@ type Ticket =
 const CUSTOMERS = ['acme', 'bolt', 'crux', 'dune', 'echo'];
 /** Sealed epochs that are shown to another node at once. */
 const SHOWN_MAX = 16;
+/** Inputs that wait for a process that stands still, beyond which what others send is lost. */
+const INBOX_MAX = 2_000;
 const SKUS = ['resize.jpeg', 'resize.webp', 'inspect'];
 
 /**
@@ -87,7 +89,7 @@ export class SimNode implements Station {
   clockOffsetMs = 0;
   clockDriftPerMille = 0;
   writeMsMax = 10;
-  isFull = false;
+  fullUntilMs = 0;
   /** Whether the process dies at its next write that says something about an epoch. */
   isDoomed = false;
   #bootMs = 0;
@@ -100,6 +102,8 @@ export class SimNode implements Station {
   readonly #admitted = new Set<MemberKey>();
   #tickets = new Map<number, Ticket>();
   #lastTicket = 0;
+  /** What came while the process stood still. */
+  readonly #inbox: MemberInput[] = [];
 
   constructor(world: World, index: number, name: string, standing: Standing) {
     this.#world = world;
@@ -113,6 +117,10 @@ export class SimNode implements Station {
 
   get isUp(): boolean {
     return this.member !== undefined;
+  }
+
+  get isFull(): boolean {
+    return this.#world.agenda.nowMs < this.fullUntilMs;
   }
 
   get wallMs(): number {
@@ -170,6 +178,7 @@ export class SimNode implements Station {
     this.#admitted.clear();
     this.#tickets = new Map();
     this.pausedUntilMs = 0;
+    this.#inbox.length = 0;
     this.isDoomed = false;
     network.gone(this);
   }
@@ -211,14 +220,32 @@ export class SimNode implements Station {
 
   // The process
 
-  /** Hands it an input: at once, or when it goes on after standing still. */
+  /** Hands it an input: at once, or in order when it goes on after standing still. Of what others sent meanwhile much is lost. */
   handle(input: MemberInput): void {
+    if (!this.#isPaused && this.#inbox.length === 0) return this.#step(input);
+    const isSent = input.type === 'datagram' || input.type === 'message';
+    if (this.#inbox.length === 0) this.#wake();
+    if (!isSent || this.#inbox.length < INBOX_MAX) this.#inbox.push(input);
+  }
+
+  /** Goes on after standing still, with what came meanwhile. */
+  resume(): void {
+    this.pausedUntilMs = 0;
+    const { process } = this;
+    for (const input of this.#inbox.splice(0)) if (this.process === process) this.#step(input);
+  }
+
+  get #isPaused(): boolean {
+    return this.pausedUntilMs > this.#world.agenda.nowMs;
+  }
+
+  #wake(): void {
     const { agenda } = this.#world;
     const { process } = this;
-    const pausedMs = this.pausedUntilMs - agenda.nowMs;
-    if (pausedMs <= 0) return this.#step(input);
-    agenda.after(pausedMs, () => {
-      if (this.process === process) this.handle(input);
+    agenda.after(this.pausedUntilMs - agenda.nowMs, () => {
+      if (this.process !== process) return;
+      if (this.#isPaused) this.#wake();
+      else this.resume();
     });
   }
 

@@ -12,6 +12,8 @@ function holds(options: SimOptions): void {
   throw violation;
 }
 
+const LASTING: readonly Fault[] = ['longPartition', 'longPause', 'fullForLong', 'loseMessages'];
+
 describe('the invariants hold', () => {
   const scenarios: readonly (readonly [what: string, options: SimOptions])[] = [
     ['in fair weather', { seed: 1, nodes: 5, voters: 3, minutes: 1, faults: [] }],
@@ -28,6 +30,9 @@ describe('the invariants hold', () => {
       'when members are away for long',
       { seed: 2, nodes: 4, voters: 3, minutes: 3, faults: ['away', 'loseDisk', 'join'] },
     ],
+    // Of these some stand still, the others are cut off, and in each one has no room.
+    ['with trouble that lasts', { seed: 36, nodes: 5, voters: 5, minutes: 5, faults: LASTING }],
+    ['with trouble that lasts, once more', { seed: 33, nodes: 5, voters: 5, minutes: 5, faults: LASTING }],
     ['with clocks that are wrong', { seed: 7, nodes: 4, voters: 3, minutes: 1, faults: ['jump', 'drift', 'pause'] }],
     [
       'with slow and full disks',

@@ -150,6 +150,7 @@ class Simulation {
         if (one === undefined || other === undefined) return;
         watch.registers.vectors(one, watch.ahead);
         watch.revocations(one);
+        watch.bounded(one);
         watch.registers.equals(one, other, watch.ahead);
       },
     );
@@ -197,6 +198,7 @@ class Simulation {
       if (disk.chain.epoch < member.openEpoch) return `${name} has sealed ${disk.chain.epoch} of ${member.openEpoch}`;
       for (const epoch of member.unsealed.epochs())
         if (!equalUsage(member.unsealed.usage(epoch), ZERO_USAGE)) return `usage of epoch ${epoch} open at ${name}`;
+      if (member.wanted > 0) return `${name} still looks for ${member.wanted} contents`;
       for (const kind of ['control', 'usage'] as const)
         if (member.registers[kind].digest(cheapCrypto) !== first!.member!.registers[kind].digest(cheapCrypto))
           return `${name} and ${first!.name} differ in ${kind}`;

@@ -1,6 +1,6 @@
 /** The invariants of the protocol, by their numbers. */
 export const INVARIANTS = {
-  0: 'a correct node raises no alarm against another and crashes on nothing',
+  0: 'a correct node raises no alarm against another, crashes on nothing and keeps no more than it can write',
   1: 'one sealed value and one root per epoch, for ever, on every node',
   2: "a sealed slot is at most its writer's true content, and equals the closed content unless written off",
   3: 'after healing, what is sealed and what is not add up to what was acknowledged',

@@ -42,6 +42,9 @@ import { heldBy, Votes } from './votes.ts';
 /** One in so many bundles is checked against a change of one byte. */
 const FLIPS = 8;
 
+/** Seals of one node that may not be on its disk: one on its way, two that wait, and one more made meanwhile. */
+const HELD_SEALS_MAX = 4;
+
 /** A slot as its writer has it on disk. */
 interface Truth {
   readonly id: SlotId;
@@ -105,6 +108,12 @@ export class Watch {
       if (error instanceof Violation) throw error;
       throw new Violation(0, `${node.name} fails: ${(error as Error).stack ?? String(error)}`);
     }
+  }
+
+  /** Each seal that is not on disk keeps all contents of its epoch in memory. */
+  bounded({ name, member }: SimNode): void {
+    const held = member === undefined ? 0 : member.sealingStatus.epoch - member.sealingEpoch;
+    demand(held <= HELD_SEALS_MAX, 0, () => `${name} holds ${held} seals that are not on its disk`);
   }
 
   alarm(node: SimNode, effect: MemberEffect): void {

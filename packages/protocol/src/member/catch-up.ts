@@ -1,9 +1,14 @@
 import type { Epoch, ReplicaId } from '../base/index.ts';
 import type { ShownEpoch } from '../replication/index.ts';
+import { epochBounds, type Genesis } from '../sealing/index.ts';
+import type { Now } from './types.ts';
 
 /** How long to wait before asking anybody when nothing gets on, and between two questions for a sign that others have more, in ms. */
 const STALLED_MS = 5_000;
 const SIGN_MS = 1_000;
+
+/** How long after its end and grace an epoch is overdue, in ms. */
+const OVERDUE_MS = 3_000;
 
 /** Whom to ask for sealed epochs: anybody, or the one that seems to have them. */
 export interface Question {
@@ -12,6 +17,7 @@ export interface Question {
 
 /** Sealed epochs that another member showed, handed to sealing one by one, and when to ask for more. All times are steady ms. */
 export class CatchUp {
+  readonly #genesis: Genesis;
   #shown: readonly ShownEpoch[] = [];
   #from: ReplicaId | undefined;
   /** The last one that was handed on, so that it is done once. */
@@ -19,6 +25,10 @@ export class CatchUp {
   #sealing: Epoch = -1;
   #movedMs = 0;
   #askedMs = Number.NEGATIVE_INFINITY;
+
+  constructor(genesis: Genesis) {
+    this.#genesis = genesis;
+  }
 
   received(from: ReplicaId, epochs: readonly ShownEpoch[], nowMs: number): void {
     this.#from = from;
@@ -50,10 +60,11 @@ export class CatchUp {
   }
 
   /** Once in a while: asks first of all, and when an epoch is overdue and nothing gets on; what was shown may be of no use. */
-  look(sealing: Epoch, isOverdue: boolean, nowMs: number): Question | null {
+  look(sealing: Epoch, { wallMs, steadyMs: nowMs }: Now): Question | null {
     this.#move(sealing, nowMs);
     if (this.#askedMs === Number.NEGATIVE_INFINITY) return this.#ask(nowMs);
-    if (!isOverdue || nowMs - Math.max(this.#movedMs, this.#askedMs) < STALLED_MS) return null;
+    const dueMs = epochBounds(this.#genesis, sealing).endMs + this.#genesis.sealGraceMs + OVERDUE_MS;
+    if (wallMs < dueMs || nowMs - Math.max(this.#movedMs, this.#askedMs) < STALLED_MS) return null;
     this.#shown = [];
     return this.#ask(nowMs);
   }

@@ -81,16 +81,19 @@ export class Clocks {
     return { medianMs, membersClockMs: isAwaiting ? Number.NEGATIVE_INFINITY : membersClockMs, apart };
   }
 
-  /** Alarms that are new: each is raised once, until what it says is over. */
-  alarms(now: Now, genesis: Genesis, openEpoch: Epoch, isHeldOpen: boolean): Alarm[] {
+  /** Alarms that are new: each is raised once, until what it says is over. None of the open epoch while others are awaited. */
+  alarms(now: Now, genesis: Genesis, openEpoch: Epoch): Alarm[] {
     const { medianMs, membersClockMs, apart } = this.read(now);
     const alarms: Alarm[] = apart
       .filter(({ replica }) => !this.#alarmed.has(replica))
       .map(({ replica, aheadMs }) => ({ what: 'clockApart', replica, aheadMs, isOwn: replica === this.#self }));
     this.#alarmed = new Set(apart.map(({ replica }) => replica));
-    const isHeard = membersClockMs !== null && Number.isFinite(membersClockMs);
-    const isEarly = epochBounds(genesis, openEpoch).startMs - medianMs > CLOSE_SKEW_MS_MAX;
-    if (isHeard && (isHeldOpen || isEarly) && this.#alarmedEpoch !== openEpoch) {
+    const { startMs, endMs } = epochBounds(genesis, openEpoch);
+    // Its own clock was ahead, and is right again, or it is the only one that is: then it is held open by the others'.
+    const isEarly = startMs - medianMs > CLOSE_SKEW_MS_MAX;
+    const isHeldOpen = now.wallMs >= endMs && endMs - medianMs > CLOSE_SKEW_MS_MAX;
+    const isAwaiting = membersClockMs === Number.NEGATIVE_INFINITY;
+    if (!isAwaiting && (isHeldOpen || isEarly) && this.#alarmedEpoch !== openEpoch) {
       this.#alarmedEpoch = openEpoch;
       alarms.push({ what: 'clockAhead', epoch: openEpoch, membersClockMs: medianMs });
     }

@@ -28,6 +28,14 @@ export class Lookups {
     return this.#purposes.has(digest);
   }
 
+  /** One purpose less. Whether this node itself needs it no more. */
+  drop(digest: Digest, purpose: Purpose): boolean {
+    const purposes = this.#purposes.get(digest);
+    purposes?.delete(purpose);
+    if (purposes?.size === 0) this.#purposes.delete(digest);
+    return [...(purposes ?? [])].every((left) => left === 'peers');
+  }
+
   /** It was found: for what, and nothing more is to be done. */
   take(digest: Digest): ReadonlySet<Purpose> {
     const purposes = this.#purposes.get(digest) ?? new Set();

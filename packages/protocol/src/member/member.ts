@@ -1,11 +1,11 @@
 import { assert, WaggleError, type Digest, type Epoch, type ErrorCode, type ReplicaId } from '../base/index.ts';
-import { Authority, isFactKey, nextRoster, parseFacts, type RosterWarning } from '../authority/index.ts';
+import { Authority, isFactKey, type RosterWarning } from '../authority/index.ts';
 import type { ControlRegister, UsageRow, WriterId } from '../lattice/index.ts';
 import type { MemberKey, MemberView } from '../membership/index.ts';
 import type { Lag, ReplicationStats } from '../replication/index.ts';
 import {
   epochBounds,
-  Sealing,
+  type Sealing,
   type Roster,
   type SealedEpoch,
   type SealingInput,
@@ -20,6 +20,7 @@ import type { ApartClock } from './clocks.ts';
 import { Entries, type Entry } from './entries.ts';
 import { load } from './load.ts';
 import { Lookups, type Purpose } from './lookups.ts';
+import { newSealing } from './new-sealing.ts';
 import { Peers, type PeersEffect, type PeersInput } from './peers.ts';
 import { isExpired, sealingEpochOf } from './retention.ts';
 import { Seals, type ToSeal } from './seals.ts';
@@ -27,9 +28,6 @@ import { Timers, type OwnTimer } from './timers.ts';
 import type { Batch, Loaded, MemberEffect, MemberInput, MemberOptions, Now } from './types.ts';
 import { Unsaved } from './unsaved.ts';
 import { UsageBook, type UsageView } from './usage-book.ts';
-
-/** How long after its end and grace an epoch is overdue, in ms. */
-const OVERDUE_MS = 3_000;
 
 /**
  * One node without its disk, network and clock: the registers, and the cores that work on them. `handle` takes an input and gives
@@ -57,7 +55,7 @@ export class Member {
   readonly #batches: Batches;
   readonly #lookups = new Lookups();
   readonly #unsaved: Unsaved;
-  readonly #catchUp = new CatchUp();
+  readonly #catchUp: CatchUp;
   /** Whether this replica must not write under its id any more. */
   #isFenced = false;
   /** What was said of this replica's standing. */
@@ -71,8 +69,9 @@ export class Member {
   readonly #out: MemberEffect[] = [];
 
   private constructor(options: MemberOptions, loaded: Loaded) {
-    const { cluster, replica, run, crypto, random, log, cosigner } = options;
+    const { cluster, crypto } = options;
     this.#options = options;
+    this.#catchUp = new CatchUp(cluster.genesis);
     this.#book = new UsageBook(options, loaded.chain);
     this.#authority = new Authority({ cluster, crypto });
     this.#seals = new Seals(options.stageAbove ?? Number.MAX_SAFE_INTEGER);
@@ -99,23 +98,10 @@ export class Member {
       },
       roster: () => this.#sealing.roster,
     });
-    this.#sealing = new Sealing({
-      cluster,
-      replica,
-      run,
-      crypto,
-      random,
-      logSigner: log,
-      cosigner,
-      slotsUpTo: (epoch) => this.#book.slotsUpTo(epoch),
-      facts: () => this.#authority.facts(),
-      provenFacts: (content) => this.#authority.proven(content),
-      nextRoster: (roster, facts, seen) => nextRoster(roster, facts.flatMap(parseFacts), seen, crypto).roster,
-      chain: loaded.chain,
-      edge: loaded.edge,
-      firstEpoch: loaded.firstEpoch ?? loaded.chain.epoch,
-      lacking: loaded.lacking,
-      inlineBytes: options.inlineBytes,
+    this.#sealing = newSealing(options, loaded, {
+      authority: this.#authority,
+      book: this.#book,
+      isHeldUp: () => this.#isFull || this.#seals.isLong,
     });
   }
 
@@ -203,6 +189,11 @@ export class Member {
   /** Who is reachable now: this node and all others that it has heard of. */
   get members(): MemberView[] {
     return this.#peers.members;
+  }
+
+  /** Contents that this node needs and looks for at others. */
+  get wanted(): number {
+    return this.#peers.wanted;
   }
 
   /** What was exchanged with the others since the start. */
@@ -312,9 +303,10 @@ export class Member {
     if (timer === 'lazy') this.#isLazyDue = true;
     else if (timer === 'tidy') this.#unsaved.gone(this.#book.tidy());
     else if (timer === 'full') this.#isProbing = this.#isFull;
-    else if (timer === 'catchUp') {
+    else {
+      // A node that is alone has no other timer than that of its epochs.
       this.#compareClocks();
-      this.#lookForEpochs();
+      if (timer === 'catchUp') this.#lookForEpochs();
     }
   }
 
@@ -405,11 +397,7 @@ export class Member {
   }
 
   #lookForEpochs(): void {
-    if (this.#isFenced || !this.#peers.isReached) return;
-    const { cluster } = this.#options;
-    const { sealingEpoch } = this.#sealing;
-    const dueMs = epochBounds(cluster.genesis, sealingEpoch).endMs + cluster.genesis.sealGraceMs + OVERDUE_MS;
-    this.#ask(this.#catchUp.look(sealingEpoch, this.#now.wallMs >= dueMs, this.#now.steadyMs));
+    if (!this.#isFenced && this.#peers.isReached) this.#ask(this.#catchUp.look(this.#sealing.sealingEpoch, this.#now));
   }
 
   #ask(question: Question | null): void {
@@ -420,6 +408,10 @@ export class Member {
 
   #lookFor(digest: Digest, purpose: Purpose): void {
     if (this.#lookups.add(digest, purpose)) this.#out.push({ type: 'load', digest });
+  }
+
+  #unwant(digest: Digest): void {
+    if (this.#lookups.drop(digest, 'sealing')) this.#peer({ type: 'unwant', digest });
   }
 
   /** What the disk has of a content; if it is not there, someone else has it. */
@@ -444,6 +436,7 @@ export class Member {
     try {
       for (const effect of this.#sealing.handle(input, this.#now.wallMs))
         if (effect.type === 'want') this.#lookFor(effect.digest, 'sealing');
+        else if (effect.type === 'unwant') this.#unwant(effect.digest);
         else if (effect.type === 'compute') this.#out.push(effect);
         else this.#seals.add(effect);
     } catch (error) {
@@ -453,6 +446,11 @@ export class Member {
     return null;
   }
 
+  #tick(): void {
+    if (!this.#isFenced)
+      this.#seal({ type: 'tick', membersClockMs: this.#peers.clocks.read(this.#now).membersClockMs });
+  }
+
   // Batches
 
   /** The one place that decides what goes to disk, and when. */
@@ -460,8 +458,7 @@ export class Member {
     if (this.#batches.isInFlight) return;
     // A full disk is asked when someone waits for the answer, and once in a while.
     if (this.#isFull && !this.#isProbing && this.#entries.count === 0) return;
-    if (!this.#isFenced && (this.isBehind(this.#now) || this.#now.wallMs >= this.#sealing.wakeAtMs))
-      this.#seal({ type: 'tick', membersClockMs: this.#peers.clocks.read(this.#now).membersClockMs });
+    if (this.isBehind(this.#now) || this.#now.wallMs >= this.#sealing.wakeAtMs) this.#tick();
     // With more epochs to be closed, nothing is metered into the next of them.
     const entries = !this.#isFenced && this.isBehind(this.#now) ? [] : this.#entries.take();
     const effects = this.#isFenced ? [] : this.#takeSeals();
@@ -491,6 +488,7 @@ export class Member {
 
   #persisted({ batch, entries, control, usage, covered }: Flight): void {
     const { replica } = this.#options;
+    const isRoom = this.#isFull || batch.seal !== null;
     this.#isFull = false;
     this.#book.apply(usage);
     if (batch.seal !== null) this.#sealed(batch.seal.sealed, covered, batch.dropControl);
@@ -501,6 +499,8 @@ export class Member {
     }
     // Whoever looked for it while it was being written found it neither on the disk nor, from here on, at the others.
     for (const { digest, bytes } of batch.contents) if (this.#lookups.isWanted(digest)) this.#found(digest, bytes);
+    // What was held up by the disk goes on.
+    if (isRoom) this.#tick();
     const { epoch } = batch.metered;
     for (const { ticket } of entries) this.#out.push({ type: 'done', ticket, epoch });
   }
@@ -541,9 +541,7 @@ export class Member {
   }
 
   #compareClocks(): void {
-    const isHeldOpen = this.#isOver(this.#now) && !this.isBehind(this.#now);
-    const { genesis } = this.#options.cluster;
-    for (const alarm of this.#peers.clocks.alarms(this.#now, genesis, this.openEpoch, isHeldOpen))
+    for (const alarm of this.#peers.clocks.alarms(this.#now, this.#options.cluster.genesis, this.openEpoch))
       this.#out.push({ type: 'alarm', alarm });
   }
 }

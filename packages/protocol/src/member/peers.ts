@@ -47,7 +47,10 @@ export type PeersInput =
   /** Who belongs to the cluster has changed, or this node starts. */
   | { readonly type: 'admitted' }
   /** To replication alone. */
-  | Extract<ReplicationInput, { type: 'written' | 'held' | 'absent' | 'want' | 'follow' | 'behind' | 'sealedRead' }>;
+  | Extract<
+      ReplicationInput,
+      { type: 'written' | 'held' | 'absent' | 'want' | 'unwant' | 'follow' | 'behind' | 'sealedRead' }
+    >;
 
 interface PeersOptions {
   readonly member: MemberOptions;
@@ -126,6 +129,11 @@ export class Peers {
   /** This node and all others that it has heard of, in the order of their replica ids. */
   get members(): MemberView[] {
     return this.#membership.members();
+  }
+
+  /** How many contents are being looked for at others. */
+  get wanted(): number {
+    return this.#replication.wanted;
   }
 
   get stats(): Readonly<ReplicationStats> {

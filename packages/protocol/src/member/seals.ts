@@ -2,7 +2,10 @@ import type { Epoch } from '../base/index.ts';
 import type { SealedEpoch, SealingEffect } from '../sealing/index.ts';
 
 /** What sealing wants done on the disk. */
-export type ToSeal = Exclude<SealingEffect, { type: 'want' | 'compute' }>;
+export type ToSeal = Exclude<SealingEffect, { type: 'want' | 'unwant' | 'compute' }>;
+
+/** Seals that may wait for the disk, beside the one that is being written. */
+const SEALS_WAITING_MAX = 2;
 
 /**
  * What sealing wants done, in order and never dropped: one seal to a batch, as the last in it, and a large one only when its
@@ -18,6 +21,11 @@ export class Seals {
   /** A seal of more leaves than `stageAbove` is staged. */
   constructor(stageAbove: number) {
     this.#stageAbove = stageAbove;
+  }
+
+  /** Whether more seals wait than are on their way: each holds all contents of its epoch. */
+  get isLong(): boolean {
+    return this.#waiting.filter(({ type }) => type === 'sealed').length >= SEALS_WAITING_MAX;
   }
 
   get isEmpty(): boolean {

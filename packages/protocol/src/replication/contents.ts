@@ -98,17 +98,27 @@ export class Contents {
     this.#next(live);
   }
 
+  /** It is not needed any more: nobody is asked again. */
+  unwant(digest: Digest, live: readonly ReplicaId[]): void {
+    const fetch = this.#wanted.get(digest);
+    if (fetch === undefined) return;
+    this.#wanted.delete(digest);
+    this.#serve(fetch.provider);
+    this.#next(live);
+  }
+
+  /** How many contents are wanted. */
+  get wanted(): number {
+    return this.#wanted.size;
+  }
+
   /** A content that is on disk now, or was read from it. */
   held(digest: Digest, bytes: Uint8Array, live: readonly ReplicaId[]): void {
     this.#store(digest, bytes);
     for (const to of this.#loads.get(digest) ?? [])
       this.#outbox.send(to, { type: 'have', digest, length: bytes.length });
     this.#loads.delete(digest);
-    const fetch = this.#wanted.get(digest);
-    if (fetch === undefined) return;
-    this.#wanted.delete(digest);
-    this.#serve(fetch.provider);
-    this.#next(live);
+    this.unwant(digest, live);
   }
 
   absent(digest: Digest): void {

@@ -201,9 +201,12 @@ export class Exchange {
     else this.ask(from, exchange, name, want.entries);
   }
 
-  /** Asks for what is lacking beyond these entries; `exchange` is 0 outside of one. */
+  /** Asks for what is lacking beyond these entries, the first of them, as many as fit; `exchange` is 0 outside of one. */
   ask(from: ReplicaId, exchange: number, name: ClassName, entries: readonly Entry[]): void {
-    this.#outbox.send(from, { type: 'want', exchange, class: name, entries });
+    let bytes = 0;
+    const first = entries.findIndex((entry) => (bytes += entryBytes(entry)) > BODY_BYTES_MAX);
+    const fitting = first < 0 ? entries : entries.slice(0, first);
+    this.#outbox.send(from, { type: 'want', exchange, class: name, entries: fitting });
   }
 
   onWant(from: ReplicaId, { exchange, class: name, entries }: FrameOf<'want'>, nowMs: number): void {

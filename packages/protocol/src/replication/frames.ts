@@ -1,4 +1,5 @@
 import {
+  assert,
   hex,
   parseRun,
   utf8,
@@ -367,12 +368,12 @@ const TYPES = new Map(Object.entries(CODECS).map(([type, { id }]) => [id, type a
 type Ignored =
   { readonly type: 'foreignCluster' | 'unknownType' } | { readonly type: 'foreignVersion'; readonly major: number };
 
-/** `cluster[8] ‖ major ‖ minor ‖ type ‖ body`. Throws `DECODE_FAILED` for more than 64 KiB. */
+/** `cluster[8] ‖ major ‖ minor ‖ type ‖ body`, of at most 64 KiB: a longer one is a fault of this node, never of a member. */
 export function encodeFrame(cluster: ClusterId, frame: Frame): Uint8Array<ArrayBuffer> {
   const codec = CODECS[frame.type] as Codec<Frame>;
   const wire = new WireWriter().raw(hex.decode(cluster).subarray(0, CLUSTER_BYTES));
   codec.write(wire.varint(VERSION_MAJOR).varint(VERSION_MINOR).varint(codec.id), frame);
-  checkLength(wire.length);
+  assert(wire.length <= MESSAGE_BYTES_MAX, `a frame ${frame.type} of ${wire.length} bytes fits into a message`);
   return wire.finish();
 }
 

@@ -150,6 +150,11 @@ export class Replication {
     return this.#exchange.isCompared(member);
   }
 
+  /** How many contents are being looked for. */
+  get wanted(): number {
+    return this.#contents.wanted;
+  }
+
   /** The members that are known to hold this node's own registers of a class up to a version. */
   heldBy(name: ClassName, version: number): ReplicaId[] {
     return this.#visibility.heldBy(name, version, this.#live);
@@ -224,6 +229,9 @@ export class Replication {
         break;
       case 'want':
         this.#contents.want(input.digest, input.from, this.#live);
+        break;
+      case 'unwant':
+        this.#contents.unwant(input.digest, this.#live);
         break;
       case 'follow':
         // Usage has no rumors.

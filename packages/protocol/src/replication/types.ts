@@ -53,10 +53,11 @@ export type ReplicationInput =
   /** The answer to a `load` of what is not on disk. */
   | { readonly type: 'absent'; readonly digest: Digest }
   /**
-   * A content is needed: it is looked for until it comes or is `held`. `from` is said to have it, as the writer
+   * A content is needed: it is looked for until it comes, is `held` or not needed any more (`unwant`). `from` is said to have it, as the writer
    * of the register that names it, and is asked first.
    */
   | { readonly type: 'want'; readonly digest: Digest; readonly from?: ReplicaId }
+  | { readonly type: 'unwant'; readonly digest: Digest }
   /** Finds out which live members hold this node's own registers of a class up to a version: `visible`, `heldBy`. */
   | { readonly type: 'follow'; readonly of: ClassName; readonly version: number }
   /** Sealed epochs are lacking from this one on; `hint` seems to have them. Asks a few members, and stops: to be said again. */

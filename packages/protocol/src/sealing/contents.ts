@@ -114,6 +114,15 @@ export class Contents {
       for (const each of [this.#bytes, this.#reports, this.#frontiers, this.#pinned]) each.delete(digest);
     }
   }
+
+  /** Takes back what was asked for and did not come, but for these. */
+  unwant(but: (digest: Digest) => boolean, effects: SealingEffect[]): void {
+    for (const digest of this.#wanted) {
+      if (but(digest)) continue;
+      this.#wanted.delete(digest);
+      effects.push({ type: 'unwant', digest });
+    }
+  }
 }
 
 function read<T>(map: Map<Digest, T>, digest: Digest, parse: () => T): T {

@@ -49,6 +49,8 @@ export type SealingEffect =
   | { readonly type: 'write'; readonly key: string; readonly value: string }
   /** Fetch this content: from the disk, or from whoever has it. */
   | { readonly type: 'want'; readonly digest: Digest }
+  /** What was wanted is needed for no epoch any more: a content that nobody has would be looked for for ever. */
+  | { readonly type: 'unwant'; readonly digest: Digest }
   /**
    * Do this job (`compute`), in another thread if there is one, and hand back the result. The next comes after it. Needs no disk.
    */

@@ -28,6 +28,8 @@ export interface SealingOptions {
   readonly lacking?: Iterable<Digest> | undefined;
   /** The epoch that is open if no close of this replica says otherwise. */
   readonly firstEpoch: Epoch;
+  /** Whether the disk takes nothing now, or many seals wait for it: no more are made, nor closes far ahead of them. `tick` when that is over. */
+  readonly isHeldUp?: () => boolean;
   /** Wrong ones, to see that tests find them. */
   readonly rules?: Partial<SealingRules>;
   /** Jobs that read more bytes than that are not done at once; tests set it. */

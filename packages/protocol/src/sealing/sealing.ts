@@ -36,6 +36,8 @@ export const CLOSE_SKEW_MS_MAX = 60_000;
 const EXTENDED_MAX = 4;
 /** Epochs closed in one step at most, after a long downtime. */
 const CLOSES_PER_STEP = 64;
+/** How soon a ballot that is due, and waits for something, is looked at again if nothing comes, in ms. */
+const LOOK_AGAIN_MS = 1_000;
 
 /** A slot of this run that is complete, and what is held of others: as of the moment in which it ended. */
 interface Closing {
@@ -154,10 +156,14 @@ export class Sealing {
 
   /**
    * Whether the seals known here are as far as it takes to close a slot. Who has no vote and is further behind closes its slots later:
-   * a close says that it follows (`followingReplicas`).
+   * a close says that it follows (`followingReplicas`). So does whoever votes while its disk takes nothing: its closes would pile up.
    */
   get #isFollowing(): boolean {
-    return this.#isVoter || this.isNear;
+    return this.isNear || (this.#isVoter && !this.#isHeldUp);
+  }
+
+  get #isHeldUp(): boolean {
+    return this.#options.isHeldUp?.() === true;
   }
 
   /** Whether an epoch whose time has passed is still open. */
@@ -347,7 +353,10 @@ export class Sealing {
       if (compareBallots(next.promised, view.own.promised) > 0) this.#turn.started(nowMs);
       effects.push(this.#write(key, ballotStateJson(next)));
     }
-    if (!isDecided) this.#dueMs = this.#nextDueMs(nowMs);
+    if (isDecided) return;
+    // What a ballot that is due waits for comes as an input. To look costs a walk over all rows: not with every input of the node.
+    const nextMs = this.#nextDueMs(nowMs);
+    this.#dueMs = nextMs > nowMs ? nextMs : nowMs + LOOK_AGAIN_MS;
   }
 
   /** Puts on disk what a vote names. */
@@ -431,6 +440,8 @@ export class Sealing {
   }
 
   #learn(nowMs: number, effects: SealingEffect[]): void {
+    // A seal holds all contents of its epoch until it is on disk.
+    if (this.#isHeldUp) return;
     const opened = this.#shown.opened(this.#chain);
     const digest = opened?.digest ?? this.#decided(effects);
     if (digest === null) return;
@@ -460,7 +471,7 @@ export class Sealing {
       type: 'sealed',
       sealed: { ...sealed, checkpoint: note, release: releasable(this.#work, value, this.#ground, this.#noted) },
     });
-    this.#advance(sealed, certificate, note);
+    this.#advance(sealed, certificate, note, effects);
   }
 
   /** The value of a header whose slots are not kept any more; undefined while a content of it is missing, or if it is none. */
@@ -508,7 +519,7 @@ export class Sealing {
     return extended;
   }
 
-  #advance(sealed: Extended, certificate: Certificate, note: string): void {
+  #advance(sealed: Extended, certificate: Certificate, note: string, effects: SealingEffect[]): void {
     this.#past.add(sealed.epoch, certificate, note);
     this.#shown.forget(sealed.epoch);
     for (const { id, content } of sealed.outcome.slots)
@@ -521,6 +532,9 @@ export class Sealing {
     this.#noted.advance(this.#chain.epoch);
     const kept = this.#noted.namedFrom(this.#chain.epoch, this.#contents);
     this.#contents.keep(kept);
+    // What a close that is being made waits for has to come still.
+    if (this.#closing === undefined)
+      this.#contents.unwant((digest) => kept.has(digest) || this.#lacking.has(digest), effects);
   }
 
   #write(key: string, value: Json): SealingEffect {

@@ -141,6 +141,39 @@ describe('a roster of one', () => {
     audit(node);
   });
 
+  it('a full disk does not let closes pile up in memory, and none is missing once there is room', () => {
+    const node = new TestNode(foundCluster());
+    node.meter(1);
+    node.isFull = true;
+    node.advance(50 * EPOCH_MS);
+    expect(node.refused.get(node.meter(2))).toBe('STORE_FULL');
+    const { control } = node.batches.at(-1)!;
+    expect(control.length).toBeGreaterThan(0);
+    expect(control.length).toBeLessThanOrEqual(10);
+    expect(node.member.openEpoch).toBe(50);
+    node.isFull = false;
+    node.advance(2_000);
+    expect(node.sealed).toEqual(Array.from({ length: 50 }, (_, epoch) => epoch));
+    expect(node.done.get(node.meter(4))).toBe(50);
+    node.advance(EPOCH_MS);
+    expect(node.counted).toEqual({ sealed: 5, unsealed: 0 });
+    audit(node);
+  });
+
+  it('says that its clock was ahead, once that is right again and it meters into an epoch to come', () => {
+    const node = new TestNode(foundCluster());
+    node.clockOffsetMs = 3_600_000;
+    node.advance(10_000);
+    expect(node.alarms).toEqual([]);
+    node.clockOffsetMs = 0;
+    node.advance(11_000);
+    const epoch = node.member.openEpoch;
+    expect(epoch).toBeGreaterThanOrEqual(360);
+    expect(node.alarms).toMatchObject([{ what: 'clockAhead', epoch }]);
+    node.advance(60_000);
+    expect(node.alarms).toHaveLength(1);
+  });
+
   it('asks for a large seal to be staged, meters meanwhile, and writes it when it is', () => {
     const node = new TestNode(foundCluster(), 'founder', 10);
     for (let i = 0; i < 20; i++) node.meter(1, `c${i}`);

@@ -115,7 +115,7 @@ describe('clocks', () => {
     const raised = (wallMs: number): Alarm[] => {
       clocks.heard(ids[0], wallMs, 20_000);
       clocks.heard(ids[1], 20_000, 20_000);
-      return clocks.alarms(at(20_000), genesis, 2, false);
+      return clocks.alarms(at(20_000), genesis, 2);
     };
     const behind = { what: 'clockApart', replica: ids[0], aheadMs: -HOUR, isOwn: false };
     expect(raised(20_000 - HOUR)).toEqual([behind]);
@@ -124,8 +124,9 @@ describe('clocks', () => {
     expect(raised(20_000 - HOUR)).toEqual([behind]);
     expect(clocks.read(at(20_000)).apart).toEqual([{ replica: ids[0], aheadMs: -HOUR }]);
     raised(20_000);
-    expect(clocks.alarms(at(20_000, HOUR), genesis, 2, false)).toEqual([
+    expect(clocks.alarms(at(20_000, HOUR), genesis, 500)).toEqual([
       { what: 'clockApart', replica, aheadMs: HOUR, isOwn: true },
+      { what: 'clockAhead', epoch: 500, membersClockMs: 20_000 },
     ]);
   });
 
@@ -133,10 +134,21 @@ describe('clocks', () => {
     const clocks = clocksOf();
     clocks.heard(ids[0], 20_000, 20_000);
     clocks.heard(ids[1], 20_000, 20_000);
-    expect(clocks.alarms(at(20_000), genesis, 8, false)).toEqual([]);
+    expect(clocks.alarms(at(20_000), genesis, 8)).toEqual([]);
     const alarm = { what: 'clockAhead', epoch: 9, membersClockMs: 20_000 };
-    expect(clocks.alarms(at(20_000), genesis, 9, false)).toEqual([alarm]);
-    expect(clocks.alarms(at(20_000), genesis, 9, false)).toEqual([]);
+    expect(clocks.alarms(at(20_000), genesis, 9)).toEqual([alarm]);
+    expect(clocks.alarms(at(20_000), genesis, 9)).toEqual([]);
+    // Also when nobody can contradict; but not as long as somebody may.
+    expect(clocksOf({ members: [] }).alarms(at(20_000), genesis, 9)).toEqual([alarm]);
+    expect(clocksOf().alarms(at(9_999), genesis, 9)).toEqual([]);
+  });
+
+  it('an alarm says that an epoch which is over by its own clock is held open by the others', () => {
+    const clocks = clocksOf();
+    for (const id of ids) clocks.heard(id, 20_000, 20_000);
+    const held = (epoch: number): string[] => clocks.alarms(at(20_000, HOUR), genesis, epoch).map(({ what }) => what);
+    expect(held(7)).toEqual(['clockApart']);
+    expect(held(8)).toEqual(['clockAhead']);
   });
 });
 
@@ -198,6 +210,18 @@ describe('lookups', () => {
     lookups.add(digest(2), 'peers');
     lookups.answerPeers(digest(2));
     expect(lookups.isWanted(digest(2))).toBe(false);
+  });
+
+  it('end when this node needs a content no more, whoever else waits for the disk', () => {
+    const lookups = new Lookups();
+    for (const purpose of ['sealing', 'counted', 'peers'] as const) lookups.add(digest(1), purpose);
+    expect(lookups.drop(digest(1), 'sealing')).toBe(false);
+    expect(lookups.drop(digest(1), 'counted')).toBe(true);
+    expect(lookups.answerPeers(digest(1))).toBe(true);
+    lookups.add(digest(2), 'sealing');
+    expect(lookups.drop(digest(2), 'sealing')).toBe(true);
+    expect(lookups.isWanted(digest(2))).toBe(false);
+    expect(lookups.add(digest(2), 'sealing')).toBe(true);
   });
 });
 
@@ -446,23 +470,26 @@ describe('a large slot', () => {
 });
 
 describe('catching up', () => {
+  const genesis = { startMs: 0, epochMs: 10_000, sealGraceMs: 0 } as Genesis;
   const shown = (epoch: number): ShownEpoch => ({ epoch, header: utf8(`${epoch}`), checkpoint: '' });
   const [one, two] = ['1'.repeat(32), '2'.repeat(32)] as [ReplicaId, ReplicaId];
 
   it('asks once when somebody is there first, and again only when an epoch is overdue and nothing gets on', () => {
-    const catchUp = new CatchUp();
-    expect(catchUp.look(3, false, 0)).toEqual({});
-    expect(catchUp.look(3, false, 60_000)).toBeNull();
-    expect(catchUp.look(3, true, 60_000)).toEqual({});
-    expect(catchUp.look(3, true, 62_000)).toBeNull();
-    expect(catchUp.look(3, true, 65_000)).toEqual({});
+    const catchUp = new CatchUp(genesis);
+    const look = (epoch: number, steadyMs: number, isOverdue = true) =>
+      catchUp.look(epoch, { wallMs: isOverdue ? 43_000 + 10_000 * (epoch - 3) : 42_999, steadyMs });
+    expect(look(3, 0, false)).toEqual({});
+    expect(look(3, 60_000, false)).toBeNull();
+    expect(look(3, 60_000)).toEqual({});
+    expect(look(3, 62_000)).toBeNull();
+    expect(look(3, 65_000)).toEqual({});
     // It gets on, if slowly.
-    expect(catchUp.look(4, true, 70_000)).toBeNull();
-    expect(catchUp.look(4, true, 75_000)).toEqual({});
+    expect(look(4, 70_000)).toBeNull();
+    expect(look(4, 75_000)).toEqual({});
   });
 
   it('asks whoever is two epochs further, and not each time it shows', () => {
-    const catchUp = new CatchUp();
+    const catchUp = new CatchUp(genesis);
     expect(catchUp.sign(one, 4, 3, 0)).toBeNull();
     expect(catchUp.sign(one, 5, 3, 0)).toEqual({ hint: one });
     expect(catchUp.sign(two, 6, 3, 500)).toBeNull();
@@ -470,7 +497,7 @@ describe('catching up', () => {
   });
 
   it('hands on what is next, once, then asks the same member for more', () => {
-    const catchUp = new CatchUp();
+    const catchUp = new CatchUp(genesis);
     catchUp.received(two, [shown(3), shown(4), shown(5)], 0);
     expect(catchUp.sign(one, 9, 3, 10)).toBeNull();
     expect(catchUp.next(3)?.epoch).toBe(3);
@@ -484,10 +511,10 @@ describe('catching up', () => {
   });
 
   it('hands the same epoch on again when another member shows it, once nothing came of the first', () => {
-    const catchUp = new CatchUp();
+    const catchUp = new CatchUp(genesis);
     catchUp.received(one, [shown(3)], 0);
     expect(catchUp.next(3)?.epoch).toBe(3);
-    expect(catchUp.look(3, true, 60_000)).toEqual({});
+    expect(catchUp.look(3, { wallMs: 43_000, steadyMs: 60_000 })).toEqual({});
     catchUp.received(two, [shown(3)], 60_100);
     expect(catchUp.next(3)?.epoch).toBe(3);
   });

@@ -277,6 +277,10 @@ describe('a clock that is wrong', () => {
     expect(founder.member.openEpoch).toBe(0);
     test.run(3_000);
     expect(founder.member.openEpoch).toBe(31);
+    // When it is right again it says so, though nobody was heard.
+    founder.clockOffsetMs = 0;
+    test.run(11_000);
+    expect(clockAlarms(founder)).toMatchObject([{ what: 'clockAhead', epoch: 31 }]);
     const alone = new TestNode(founder.cluster);
     alone.kill();
     alone.clockOffsetMs = 30 * EPOCH_MS;
@@ -312,6 +316,27 @@ describe('roster facts that prove nothing', () => {
   });
 });
 
+describe('contents that nobody has', () => {
+  it('are looked for no more once the epoch that named them is sealed without them', () => {
+    const test = new TestCluster(2);
+    const [founder, other, liar] = test.nodes as [TestNode, TestNode, TestNode];
+    test.run(3.5 * EPOCH_MS);
+    expect(founder.member.roster).toHaveLength(3);
+    const epoch = founder.member.openEpoch;
+    liar.set([`close/${epoch}`, jcs(closeJson({ ...someClose, replica: liar.replica, epoch }))]);
+    const most = new Map<TestNode, number>();
+    for (let seconds = 0; seconds < 40; seconds++) {
+      test.run(1_000);
+      for (const node of [founder, other]) most.set(node, Math.max(most.get(node) ?? 0, node.member.wanted));
+    }
+    for (const node of [founder, other]) {
+      expect(most.get(node)).toBeGreaterThan(0);
+      expect(node.member.sealingEpoch).toBeGreaterThan(epoch);
+      expect(node.member.wanted).toBe(0);
+    }
+  });
+});
+
 describe('a full disk', () => {
   it('takes no more sealed epochs from others than it can write', () => {
     const test = new TestCluster(2);
@@ -332,4 +357,42 @@ describe('a full disk', () => {
     test.run(2 * EPOCH_MS);
     expect(full.disk.seals.length).toBe(founder.disk.seals.length);
   });
+
+  it.each(['is full', 'hangs'])(
+    'of a voter that %s lets neither seals nor closes pile up, and none is missing',
+    (what) => {
+      const test = new TestCluster(3);
+      const [founder, full] = test.nodes as [TestNode, TestNode];
+      test.run(4.5 * EPOCH_MS);
+      expect(founder.member.roster).toHaveLength(4);
+      full.isFull = what === 'is full';
+      full.isHolding = what === 'hangs';
+      const before = full.disk.seals.length;
+      for (let epoch = 0; epoch < 20; epoch++) {
+        for (const node of test.nodes) if (node !== full) node.meter(1);
+        test.run(EPOCH_MS);
+      }
+      expect(founder.disk.seals.length).toBeGreaterThan(before + 15);
+      // In memory as on disk, about: what the votes of the others bring waits with them.
+      expect(full.member.sealingEpoch).toBe(before);
+      expect(full.member.sealingStatus.epoch).toBeLessThanOrEqual(before + 3);
+      const batches = full.batches.length;
+      full.isFull = false;
+      full.isHolding = false;
+      if (full.held.length > 0) full.write();
+      full.advance(1_000);
+      const closes = full.batches[batches]!.control.filter(
+        ({ replica, key }) => replica === full.replica && key.startsWith('close/'),
+      );
+      expect(closes.length).toBeLessThanOrEqual(12);
+      test.run(3 * EPOCH_MS);
+      for (const node of test.nodes) {
+        expect(node.disk.seals.length).toBe(founder.disk.seals.length);
+        expect(node.counted).toEqual({ sealed: 60, unsealed: 0 });
+        expect([node.member.wanted, node.alarms]).toEqual([0, []]);
+      }
+      const last = full.member.openEpoch - 1;
+      expect(full.disk.registersOf(full.replica).has(`close/${last}`)).toBe(true);
+    },
+  );
 });

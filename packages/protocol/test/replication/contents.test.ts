@@ -152,6 +152,25 @@ describe('contents', () => {
     expect(effectsOf(network.node(0), 'content')).toEqual([]);
   });
 
+  it('are no longer asked for when they are not needed, while asked for and on their way, and may be wanted anew', () => {
+    const network = new Network({ nodes: 3, seed: 3, filter: quiet });
+    const node = network.node(0);
+    const { digest, bytes } = contentOf(random, 3 * CHUNKS_PER_GET * CHUNK_BYTES);
+    network.input(node, { type: 'want', digest });
+    network.run(3_000);
+    network.node(1).disk.set(digest, bytes);
+    expect(node.replication.wanted).toBe(1);
+    network.run(10_000, () => network.trace.some((line) => Number(line.split(' ').at(-1)) > CHUNK_BYTES));
+    network.input(node, { type: 'unwant', digest });
+    expect(node.replication.wanted).toBe(0);
+    network.run(2_000);
+    const sent = network.trace.length;
+    network.run(60_000);
+    expect(network.trace.length).toBe(sent);
+    expect(effectsOf(node, 'content')).toEqual([]);
+    expect(wants(network, 0, { digest, bytes })).toBe(true);
+  });
+
   it('that are wrong cost their sender, and come from another', () => {
     const content = contentOf(random, 3 * CHUNK_BYTES);
     for (const wrong of [content.bytes.with(7, content.bytes[7]! ^ 1), content.bytes.slice(1), new Uint8Array()]) {

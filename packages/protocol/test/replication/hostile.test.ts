@@ -251,6 +251,13 @@ describe('a node', () => {
     });
   });
 
+  it('is never blamed for a frame of its own that is too long', () => {
+    const delta = new Uint8Array(MESSAGE_BYTES_MAX);
+    const encode = (): Uint8Array => encodeFrame(CLUSTER, { type: 'rumor', deltas: [delta] });
+    expect(encode).toThrow('fits into a message');
+    expect(encode).not.toThrow(WaggleError);
+  });
+
   it('refuses what is too long, of no known type, truncated or not signed', () => {
     const network = new Network({ nodes: 2, seed: 1 });
     const [first, second] = network.nodes;

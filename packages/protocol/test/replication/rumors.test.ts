@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { seededRandom } from '../../src/base/index.ts';
-import { encodeControlDelta } from '../../src/lattice/index.ts';
+import { encodeControlDelta, signControl } from '../../src/lattice/index.ts';
 import { FANOUT, rumorSendsMax } from '../../src/replication/constants.ts';
 import { decodeFrame, encodeFrame } from '../../src/replication/frames.ts';
 import { Outbox } from '../../src/replication/outbox.ts';
@@ -147,6 +147,28 @@ describe('rumors (Demers et al. 1987)', () => {
     });
     expect(wants).toHaveLength(1);
     expect(second!.control.pendingVersions(first!.id)).toHaveLength(9);
+  });
+
+  it('ask for the first of a gap with more holes than fit into a message, and hold that against nobody', () => {
+    const network = new Network({ nodes: 2, seed: 1, filter: () => false });
+    const [first, second] = network.nodes;
+    const registerOf = (version: number) =>
+      signControl(first!.signer, CLUSTER, first!.id, { key: `k${version}`, version, value: '1' });
+    // As after a crash between two pieces of a large writer: all is pending, and there is no vector.
+    for (let version = 2; version < 100_000; version++)
+      if (version % 3 > 0) second!.control.restore(first!.id, registerOf(version));
+    second!.control.restored([]);
+    const span = { from: 199_999, to: 200_000, end: 200_000 };
+    const delta = encodeControlDelta({ writer: first!.id, ...span, registers: [registerOf(200_000)] });
+    const bytes = encodeFrame(CLUSTER, { type: 'rumor', deltas: [delta] });
+    const effects = second!.replication.handle({ type: 'message', from: first!.id, bytes }, network.nowMs);
+    expect(effects.filter(({ type }) => type === 'misbehaviour')).toEqual([]);
+    const wants = effects.flatMap((effect) => {
+      const frame = effect.type === 'send' ? decodeFrame(CLUSTER, effect.bytes) : undefined;
+      return frame?.type === 'want' ? frame.entries : [];
+    });
+    expect(wants[0]).toMatchObject({ writer: first!.id, upTo: 0, after: 0 });
+    expect(wants.flatMap(({ pending }) => pending).length).toBeGreaterThan(1_000);
   });
 
   it('give way under a flood, which the exchange then carries', () => {

@@ -157,7 +157,7 @@ export class Node {
         this.disk.control.set(effect.key, { version: ++this.disk.version, value: effect.value });
         written.push(effect.key);
       } else if (effect.type === 'sealed') this.#seal(effect.sealed);
-      else {
+      else if (effect.type === 'improved') {
         const record = present(this.disk.sealed[effect.epoch], `epoch ${effect.epoch}`);
         this.disk.sealed[effect.epoch] = { ...record, sealed: { ...record.sealed, checkpoint: effect.checkpoint } };
       }

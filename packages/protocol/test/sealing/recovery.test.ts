@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import { present, type Json } from '../../src/base/index.ts';
 import { ZERO_USAGE } from '../../src/lattice/index.ts';
 import { lateSlots, RULES, writtenOff, type SealingRules } from '../../src/sealing/index.ts';
+import { compareBallots, parseBallotState, type Ballot } from '../../src/sealing/ballots.ts';
 import { covers, encodeSlot } from '../../src/usage/index.ts';
 import { usageOf } from './harness.ts';
 import { slotsIn } from '../support.ts';
@@ -244,6 +246,60 @@ const stories: Record<
       c.isCut = false;
       for (let i = 0; i < 400 && c.disk.own.get('seal/0') === undefined; i++) world.round();
       expect(c.disk.own.has('seal/0')).toBe(true);
+    },
+  },
+  'counts no promise above its ballot, which may be older, and so its frontier': {
+    broken: { isPromise: ({ promised }, ballot) => compareBallots(promised, ballot) >= 0 },
+    tell: (broken) => {
+      // Computing takes a while: a member may have heard of a higher ballot and not promised it yet.
+      const world = new World({
+        seed: 1,
+        members: 3,
+        joiners: 1,
+        lossPercent: 0,
+        faults: { rules: broken },
+        inlineBytes: 2_000,
+      });
+      const late = world.walkers[3]!;
+      const [a, b, c] = world.cluster.genesis.roster.map(({ replica }) =>
+        present(
+          world.walkers.find((walker) => walker.replica === replica),
+          replica,
+        ),
+      ) as Three;
+      const settle = (walker: Walker): void => {
+        for (let i = 0; i < 6; i++) {
+          walker.commit();
+          walker.fetch();
+        }
+      };
+      const hear = (walker: Walker, from: Walker): void => {
+        for (const [key, register] of from.disk.own) walker.hear(from.replica, key, register);
+      };
+      const prepare = (walker: Walker): Ballot => {
+        walker.tick();
+        settle(walker);
+        return parseBallotState(JSON.parse(walker.disk.own.get('ballot/0')!.value) as Json).promised;
+      };
+      for (let i = 0; i < 50; i++) late.meter(`c${i}`, 1);
+      closed(world);
+      world.walkers.forEach(settle);
+      world.nowMs = Math.max(a.sealing.wakeAtMs, b.sealing.wakeAtMs);
+      const above = prepare(b);
+      // B is not heard. A majority, it and C, holds what somebody without a vote has counted before A prepares.
+      for (const member of [b, c]) member.exchange(late, 0);
+      expect(compareBallots(prepare(a), above)).toBeLessThan(0);
+      hear(c, a);
+      settle(c);
+      // What A holds has changed: it computes, while B is heard.
+      a.exchange(late, 0);
+      for (const bytes of b.disk.contents.values()) a.handle({ type: 'content', bytes });
+      hear(a, b);
+      a.commit();
+      hear(c, a);
+      settle(c);
+      hear(a, c);
+      for (let epoch = 0; epoch <= 2; epoch++) world.heal(epoch);
     },
   },
   'joins contents that it has fetched into what it holds of a slot': {

@@ -184,6 +184,7 @@ export class Walker {
     for (const effect of this.effects.splice(0, count)) {
       if (effect.type === 'content') this.disk.contents.set(effect.digest, effect.bytes);
       else if (effect.type === 'want') this.wanted.add(effect.digest);
+      else if (effect.type === 'unwant') this.wanted.delete(effect.digest);
       else if (effect.type === 'improved') this.disk.sealed[effect.epoch]!.checkpoint = effect.checkpoint;
       else if (effect.type === 'sealed') this.#seal(effect.sealed);
       else if (effect.type === 'compute')
