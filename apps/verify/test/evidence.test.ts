@@ -1,35 +1,20 @@
-import { execFile } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
-import { afterAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { packBundle, type Bundle } from '@waggle/protocol/audit';
 import { fromUtf8, utf8 } from '@waggle/protocol/base';
 import { encodeGenesis } from '@waggle/protocol/sealing';
 import { openNote, packTar, parseCheckpoint, parseVerifierKey, unpackTar } from '@waggle/protocol/transparency';
 import { eventfulCluster, publish } from '../../../packages/protocol/test/audit/support.ts';
 import { nodeCrypto } from '../src/node-crypto.ts';
+import { runVerifier, scratch, type Ran } from './support.ts';
 
 /* What the verifier says about bundles that are not what they should be, and what it can do with less than all of them. */
 
-const BIN = fileURLToPath(new URL('../bin/waggle-verify.js', import.meta.url));
-const work = mkdtempSync(join(tmpdir(), 'waggle-evidence-'));
-afterAll(() => rmSync(work, { recursive: true, force: true }));
-const at = (...names: string[]): string => join(work, ...names);
+const at = scratch();
 
-interface Ran {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-const verify = (...args: string[]): Promise<Ran> =>
-  new Promise((resolve) => {
-    execFile(process.execPath, [BIN, ...args], (error, out, err) =>
-      resolve({ code: error === null ? 0 : Number(error.code), out, err }),
-    );
-  });
+const verify = (...args: readonly string[]): Promise<Ran> => runVerifier(args);
 
 interface Result {
   readonly ok: boolean;

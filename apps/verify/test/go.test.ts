@@ -1,10 +1,9 @@
 import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { base64 } from '@waggle/protocol/base';
 import {
   cosignerKey,
@@ -20,6 +19,7 @@ import { TestCluster } from '../../../packages/protocol/test/sealing/harness.ts'
 import { statementsIn } from '../../../packages/protocol/test/support.ts';
 import { TileMap } from '../../../packages/protocol/test/transparency/support.ts';
 import { nodeCrypto } from '../src/node-crypto.ts';
+import { scratch } from './support.ts';
 
 /* A hundred epochs of a cluster of three, held against the Go project's own implementation: nothing of it is ours. */
 
@@ -36,16 +36,14 @@ if (!go)
 const EPOCHS = 100;
 
 describe.skipIf(!go)('golang.org/x/mod/sumdb over a hundred epochs of three members', () => {
-  const work = mkdtempSync(join(tmpdir(), 'waggle-go-epochs-'));
-  afterAll(() => rmSync(work, { recursive: true, force: true }));
+  const at = scratch();
   const epochs: { checkpoint: string; policy: string }[] = [];
-  const at = (name: string): string => join(work, name);
   const write = (name: string, content: string | Uint8Array): void => {
     mkdirSync(dirname(at(name)), { recursive: true });
     writeFileSync(at(name), content);
   };
   const check = (): Promise<string> =>
-    run(at('check'), [work]).then(
+    run(at('check'), [at()]).then(
       ({ stdout }) => stdout,
       ({ code, stderr }: { code: number; stderr: string }) => `${code} ${stderr}`,
     );

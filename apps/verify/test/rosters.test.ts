@@ -1,7 +1,5 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, describe, expect, it, vi } from 'vitest';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { describe, expect, it, vi } from 'vitest';
 import { packBundle, type Bundle } from '@waggle/protocol/audit';
 import { fromUtf8, present, utf8 } from '@waggle/protocol/base';
 import { encodeGenesis, placedStatements } from '@waggle/protocol/sealing';
@@ -10,6 +8,7 @@ import { grown, rosterLines, tilesOf } from '../../../packages/protocol/test/aud
 import { bundleOf } from '../../../packages/protocol/test/member/bundle.ts';
 import { cheapCrypto } from '../../../packages/protocol/test/member/harness.ts';
 import { run } from '../src/main.ts';
+import { scratch } from './support.ts';
 
 /* A cluster whose voters came and went, and who only sees a part of it: a customer with its statement, an auditor with one bundle. */
 
@@ -18,9 +17,7 @@ vi.mock('../src/node-crypto.ts', async () => ({
   nodeCrypto: (await import('../../../packages/protocol/test/member/harness.ts')).cheapCrypto,
 }));
 
-const work = mkdtempSync(join(tmpdir(), 'waggle-rosters-'));
-afterAll(() => rmSync(work, { recursive: true, force: true }));
-const at = (...names: string[]): string => join(work, ...names);
+const at = scratch();
 const write = (name: string, bytes: string | Uint8Array): string => {
   writeFileSync(at(name), bytes);
   return at(name);

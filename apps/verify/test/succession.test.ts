@@ -1,11 +1,8 @@
-import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { afterAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { packBundle, type Bundle } from '@waggle/protocol/audit';
 import { base64, utf8 } from '@waggle/protocol/base';
 import { encodeGenesis } from '@waggle/protocol/sealing';
@@ -13,22 +10,11 @@ import { succeed, successorOf } from '../../../packages/protocol/test/audit/succ
 import { eventfulCluster, publish } from '../../../packages/protocol/test/audit/support.ts';
 import { TileMap } from '../../../packages/protocol/test/transparency/support.ts';
 import { parseTilePath } from '@waggle/protocol/transparency';
+import { runVerifier, scratch, type Ran } from './support.ts';
 
-const BIN = fileURLToPath(new URL('../bin/waggle-verify.js', import.meta.url));
-const work = mkdtempSync(join(tmpdir(), 'waggle-succession-'));
-afterAll(() => rmSync(work, { recursive: true, force: true }));
+const at = scratch();
 
-interface Ran {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-const verify = (...args: readonly string[]): Promise<Ran> =>
-  new Promise((resolve) => {
-    execFile(process.execPath, [BIN, ...args], (error, out, err) => {
-      resolve({ code: error === null ? 0 : Number(error.code), out, err });
-    });
-  });
+const verify = (...args: readonly string[]): Promise<Ran> => runVerifier(args);
 const result = ({ out }: Ran): Record<string, unknown> =>
   JSON.parse(out.trimEnd().split('\n').at(-1)!) as Record<string, unknown>;
 
@@ -39,13 +25,13 @@ const before = await publish(lost);
 const { cluster, bundles, records } = succeed(lost, 2);
 
 function folder(name: string, all: readonly (readonly [epoch: number, bundle: Bundle])[]): string {
-  const path = join(work, name);
+  const path = at(name);
   mkdirSync(path);
   for (const [epoch, bundle] of all) writeFileSync(join(path, `${epoch}.tar`), packBundle(epoch, bundle));
   return path;
 }
 function file(name: string, text: string): string {
-  const path = join(work, name);
+  const path = at(name);
   writeFileSync(path, text);
   return path;
 }
@@ -67,7 +53,7 @@ describe('a log that continues another one', () => {
   });
 
   it('is held against the other one: bundles, or what an earlier run verified of it', async () => {
-    const state = join(work, 'old-state');
+    const state = at('old-state');
     expect((await verify(oldFolder, '--state', state)).code).toBe(0);
     for (const predecessor of [oldFolder, state]) {
       const ran = await verify(newFolder, '--genesis', genesis, '--predecessor', predecessor);
@@ -79,7 +65,7 @@ describe('a log that continues another one', () => {
   it('is neither good nor bad where the other one was not verified to its end yet, and good once it was', async () => {
     const shorter = folder('shorter', old.slice(0, -1));
     const gap = folder('gap', [...old.slice(0, -1), ...fresh]);
-    const state = join(work, 'behind');
+    const state = at('behind');
     expect((await verify(shorter, '--state', state)).code).toBe(0);
     for (const args of [
       [newFolder, '--predecessor', shorter],
@@ -167,7 +153,7 @@ describe('a log that continues another one', () => {
     });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    const state = join(work, 'state');
+    const state = at('state');
     expect((await verify(oldFolder, '--state', state)).code).toBe(0);
     const crossed = await verify(url, '--state', state, '--json');
     expect(crossed.err).toBe('');

@@ -1,11 +1,8 @@
-import { execFile } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { afterAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { packBundle } from '@waggle/protocol/audit';
 import { base64 } from '@waggle/protocol/base';
 import { encodeGenesis } from '@waggle/protocol/sealing';
@@ -14,24 +11,13 @@ import { eventfulCluster, publish } from '../../../packages/protocol/test/audit/
 import { TileMap } from '../../../packages/protocol/test/transparency/support.ts';
 import { explain } from '../src/check.ts';
 import { UnusableError } from '../src/source.ts';
+import { runVerifier, scratch, type Ran } from './support.ts';
 
 /* Nodes that are busy, that go away, and that break off: they could not be read, and are not called forgers for it. */
 
-const BIN = fileURLToPath(new URL('../bin/waggle-verify.js', import.meta.url));
-const work = mkdtempSync(join(tmpdir(), 'waggle-unread-'));
-afterAll(() => rmSync(work, { recursive: true, force: true }));
+const at = scratch();
 
-interface Ran {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-const verify = (...args: string[]): Promise<Ran> =>
-  new Promise((resolve) => {
-    execFile(process.execPath, [BIN, ...args], (error, out, err) =>
-      resolve({ code: error === null ? 0 : Number(error.code), out, err }),
-    );
-  });
+const verify = (...args: readonly string[]): Promise<Ran> => runVerifier(args);
 
 const test = eventfulCluster({ members: 1 });
 const { cluster, bundles } = await publish(test);
@@ -116,7 +102,7 @@ describe('a node that cannot answer', () => {
   it.each([503, 429, 500, 502, 'breaks off', 'goes away'])(
     'in the end is not read, which is no finding, and keeps what was verified before: %s',
     async (how) => {
-      const state = join(work, `state-${how}`);
+      const state = at(`state-${how}`);
       await serve(
         async (url, asked) => {
           const ran = await verify(url, '--state', state);

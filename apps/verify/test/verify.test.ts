@@ -1,9 +1,7 @@
-import { execFile } from 'node:child_process';
 import {
   chmodSync,
   cpSync,
   mkdirSync,
-  mkdtempSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -14,36 +12,17 @@ import {
 } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { afterAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { packBundle, type Bundle } from '@waggle/protocol/audit';
 import { base64, seededRandom } from '@waggle/protocol/base';
 import { encodeGenesis, epochBounds } from '@waggle/protocol/sealing';
 import { parseTilePath } from '@waggle/protocol/transparency';
 import { eventfulCluster, publish, type Published } from '../../../packages/protocol/test/audit/support.ts';
 import { TileMap } from '../../../packages/protocol/test/transparency/support.ts';
+import { runVerifier as verify, scratch, type Ran } from './support.ts';
 
-const BIN = fileURLToPath(new URL('../bin/waggle-verify.js', import.meta.url));
-const work = mkdtempSync(join(tmpdir(), 'waggle-verify-'));
-afterAll(() => rmSync(work, { recursive: true, force: true }));
-const at = (...names: string[]): string => join(work, ...names);
-
-interface Ran {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-
-/** Runs the built program as it is run by people. */
-const verify = (args: readonly string[], env: Record<string, string> = {}): Promise<Ran> =>
-  new Promise((resolve) => {
-    const { WAGGLE_TOKEN: _, ...inherited } = process.env;
-    execFile(process.execPath, [BIN, ...args], { env: { ...inherited, ...env } }, (error, out, err) => {
-      resolve({ code: error === null ? 0 : Number(error.code), out, err });
-    });
-  });
+const at = scratch();
 
 interface Line {
   readonly type: string;
@@ -226,7 +205,9 @@ describe('a folder of bundles', () => {
       unanchored: [2],
     });
     renameSync(moved, at('epoch-3'));
-    expect(resultOf(await verify([at('epoch-3'), '--json']))).toMatchObject({ finding: { code: 'BUNDLE_MALFORMED' } });
+    expect(resultOf(await verify([at('epoch-3'), '--json']))).toMatchObject({
+      finding: { code: 'BUNDLE_MALFORMED' },
+    });
   });
 
   it('is refused with files that are missing, too many, or no files', async () => {
@@ -308,7 +289,10 @@ describe('a state', () => {
     // Again, with what was verified before and nothing new.
     const bytes = readFileSync(join(state, 'waggle-verify.json'));
     for (const source of [all, rest, early])
-      expect(resultOf(await verify([source, '--state', state, '--json']))).toMatchObject({ ok: true, stateEpoch: 4 });
+      expect(resultOf(await verify([source, '--state', state, '--json']))).toMatchObject({
+        ok: true,
+        stateEpoch: 4,
+      });
     expect(readFileSync(join(state, 'waggle-verify.json'))).toEqual(bytes);
   });
 
@@ -470,7 +454,10 @@ describe('a URL', () => {
     await serve(
       good,
       async (url) => {
-        expect(await verify([url])).toMatchObject({ code: 2, err: expect.stringContaining('WAGGLE_TOKEN') as string });
+        expect(await verify([url])).toMatchObject({
+          code: 2,
+          err: expect.stringContaining('WAGGLE_TOKEN') as string,
+        });
         expect(await verify([url, '--token', 'wrong'])).toMatchObject({ code: 2 });
         expect((await verify([url, '--token', 'right'])).code).toBe(0);
         expect((await verify([url], { WAGGLE_TOKEN: 'right' })).code).toBe(0);
@@ -697,7 +684,10 @@ describe('arguments that cannot be used', () => {
       ok: false,
       finding: { code: 'CONFIG_INVALID' },
     });
-    expect(await verify(['--help'])).toMatchObject({ code: 0, out: expect.stringContaining('Exit codes') as string });
+    expect(await verify(['--help'])).toMatchObject({
+      code: 0,
+      out: expect.stringContaining('Exit codes') as string,
+    });
   });
 
   it('with a state of another cluster are not used', async () => {
