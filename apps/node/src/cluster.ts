@@ -7,7 +7,7 @@ import { isIn, quorumOf, ROSTER_MAX, type Evidence, type Roster, type SealingSta
 import type { ApartClock } from '@waggle/protocol/member';
 import type { NodeEntry } from '@waggle/runtime';
 import type { Address } from '@waggle/runtime/transport';
-import { clockText } from './alarms.ts';
+import { clockText, evidenceText } from './alarms.ts';
 
 /** What a node knows of its cluster; the driver is one. Two nodes may know different things at the same time. */
 export interface ClusterSource {
@@ -25,8 +25,6 @@ export interface ClusterSource {
   readonly sealingStatus: Pick<SealingStatus, 'mayLeave'>;
   /** Members whose clocks are more than a minute from their median, this node too. */
   readonly apartClocks: readonly ApartClock[];
-  /** What others wrote about sealing that no correct node writes. */
-  readonly evidence: readonly Evidence[];
   /** ms since all that a member had to show was held here; null if that has not been since the start. */
   lag(replica: ReplicaId): Lag;
   /** Who is known to hold this replica's registers up to a version, itself left out. */
@@ -195,8 +193,14 @@ const WAITING_EPOCHS_MAX = 2;
 /** How long a live member may be out of step, in ms: 30 exchanges. */
 const LAG_MS_MAX = 30_000;
 
-/** What an operator should look into, as this node sees it: a sentence each. `steadyMs` is now by the monotonic clock. */
-export function alarmsOf(source: ClusterSource, steadyMs: number): string[] {
+/** Pieces of evidence that are told one by one: the first. */
+const EVIDENCE_TEXTS_MAX = 64;
+
+/**
+ * What an operator should look into, as this node sees it: a sentence each. `steadyMs` is now by the monotonic clock; `evidence` is
+ * what others wrote about sealing that no correct node writes.
+ */
+export function alarmsOf(source: ClusterSource, steadyMs: number, evidence: readonly Evidence[]): string[] {
   const entries = memberEntries(source);
   const own = source.authority.statusOf(source.standing.replica);
   const late = entries.filter(
@@ -210,7 +214,7 @@ export function alarmsOf(source: ClusterSource, steadyMs: number): string[] {
     ...late.map(({ replica }) => `Replica ${replica} answers, but has not been in step for ${LAG_MS_MAX / 1000} s.`),
     ...(waiting > WAITING_EPOCHS_MAX ? [`${waiting} epochs have ended and wait to be sealed.`] : []),
     ...clockAlarms(source),
-    ...source.evidence.map(evidenceText),
+    ...evidenceAlarms(evidence),
   ];
 }
 
@@ -228,17 +232,11 @@ const clockAlarms = ({ standing, apartClocks }: ClusterSource): string[] =>
     return `${text}: check it, epochs close by it.`;
   });
 
-const EVIDENCE: Record<Evidence['what'], string> = {
-  malformed: 'wrote a close, ballot or seal that is not of its form, or named a content that is not what it says',
-  closedTwice: 'closed its slot twice, with other figures',
-  ahead: 'writes of epochs that are far from having begun: look at its clock',
-  noVote: 'voted without a vote',
-  otherRoot: 'signed another root than the one that was chosen',
-};
-
-/** What was refused, and by whom it came. */
-const evidenceText = ({ epoch, replica, what, code }: Evidence): string =>
-  `${replica === null ? 'Somebody' : `Replica ${replica}`} ${EVIDENCE[what]}, in epoch ${epoch} (${code}): it was refused.`;
+function evidenceAlarms(evidence: readonly Evidence[]): string[] {
+  const texts = evidence.slice(0, EVIDENCE_TEXTS_MAX).map((piece) => `${evidenceText(piece)}.`);
+  const more = evidence.length - texts.length;
+  return more === 0 ? texts : [...texts, `And ${more} more in evidence.jsonl.`];
+}
 
 /** Of the voters on the epoch to be sealed next: who is reachable, and who is not and why. Banned ones connect no more. */
 function votersOf({ roster, authority }: ClusterSource, entries: readonly MemberEntry[]) {

@@ -89,6 +89,7 @@ function observe(logger: Logger, metrics: Metrics, die: (error: unknown) => neve
     alarm: (alarm) => {
       metrics.alarm(alarm);
       const text = alarmText(alarm);
+      if (alarm.what === 'evidence') return logger.warn({ alarm }, text);
       if (!endsNode(alarm)) return logger.error({ alarm }, text);
       return die(new WaggleError('DATA_LOCKED', text));
     },

@@ -142,8 +142,8 @@ export class Metrics implements Pick<
     this.#gauge('refused_registers', 'Malformed registers that were left out.', () => identity.refused);
     this.#gauge(
       'sealing_evidence',
-      'What others wrote about sealing that no correct node writes; the first 64 since the start.',
-      () => driver.evidence.length,
+      'What others wrote about sealing that no correct node writes: the pieces in evidence.jsonl, and those that could not be written.',
+      () => node.accusations.all.length,
     );
     this.#watchCluster(node);
     const sizes = new Gauge({

@@ -27,6 +27,7 @@ import {
 } from '@waggle/runtime';
 import { openTransport, type Address, type Transport } from '@waggle/runtime/transport';
 import type { Config } from './config.ts';
+import { Accusations } from './accusations.ts';
 import { StandingAlarms, type NodeAlarm } from './alarms.ts';
 import { hasCaughtUp, isBanned } from './cluster.ts';
 import { inviteOf } from './join.ts';
@@ -99,6 +100,8 @@ export class Node {
   readonly work: Work;
   /** What was found since the start and still holds. */
   readonly alarms: StandingAlarms;
+  /** What others wrote about sealing that no correct node writes. */
+  readonly accusations: Accusations;
   readonly clock = systemClock;
   /** Path of the file with the operator token, if this node made it. */
   readonly operatorTokenFile: string;
@@ -144,6 +147,12 @@ export class Node {
       isInformed: () => this.#isOnceInformed,
     });
     this.alarms = alarms;
+    this.accusations = new Accusations({
+      directory: data.path,
+      clock: this.clock,
+      found: () => driver.evidence,
+      alarm: observer.alarm,
+    });
     this.#data = data;
     this.#observer = observer;
     this.#isInformed = isInformed;
@@ -220,7 +229,10 @@ export class Node {
         onSealed: observer.sealed,
         onCommit: observer.commit,
         onMember: observer.member,
-        onMisbehaviour: observer.misbehaviour,
+        onMisbehaviour: (from, code) => {
+          alarms.misbehaved(from, code);
+          observer.misbehaviour(from, code);
+        },
         onAlarm: (alarm) => {
           alarms.raise(alarm);
           observer.alarm(alarm);
@@ -386,7 +398,7 @@ export class Node {
     return isHeld;
   }
 
-  /** Once a second: lets what was quarantined in when its time has come, says how busy it is, moves old records out, and notices a second start. */
+  /** Once a second: lets what was quarantined in when its time has come, says how busy it is, moves old records out, and notices a second start and new evidence. */
   #tick(): void {
     const nowMs = this.clock.nowMs();
     this.identity.tick(nowMs);
@@ -394,6 +406,7 @@ export class Node {
     this.#rememberInformed();
     void this.#keepOvertaken();
     this.#watchDirectory();
+    this.accusations.look();
     // A node that cannot write has said so; the next tick tries again.
     this.#presence.tick().catch(() => undefined);
     this.#keepHouse(nowMs);

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { Run } from '@waggle/protocol/base';
+import type { ReplicaId, Run } from '@waggle/protocol/base';
 import { StandingAlarms } from '../src/alarms.ts';
 
 describe('standing alarms', () => {
@@ -44,5 +44,38 @@ describe('standing alarms', () => {
     alarms.raise({ what: 'clockAhead', epoch: 7, membersClockMs: 0 });
     expect(alarms.texts(7)).toEqual([expect.stringContaining('clock')]);
     expect(alarms.texts(8)).toEqual([]);
+  });
+
+  it('of misbehaviour are by member and code, with how many and when, for ten minutes after the last', () => {
+    nowMs = 0;
+    const alarms = new StandingAlarms(clock);
+    const liar = 'a'.repeat(32) as ReplicaId;
+    alarms.misbehaved(liar, 'SIGNATURE_INVALID');
+    alarms.misbehaved(liar, 'DECODE_FAILED');
+    nowMs = 60_000;
+    alarms.misbehaved(liar, 'SIGNATURE_INVALID');
+    const sent = (what: string) => `Replica ${liar} sent ${what} changed nothing.`;
+    const twice = sent(
+      '2 frames that no correct node sends (SIGNATURE_INVALID), the last at 1970-01-01T00:01:00.000Z: they',
+    );
+    expect(alarms.texts(0)).toEqual([
+      sent('1 frame that no correct node sends (DECODE_FAILED), the last at 1970-01-01T00:00:00.000Z: it'),
+      twice,
+    ]);
+    nowMs = 600_001;
+    expect(alarms.texts(0)).toEqual([twice]);
+    nowMs = 660_001;
+    expect(alarms.texts(0)).toEqual([]);
+    alarms.misbehaved(liar, 'SIGNATURE_INVALID');
+    expect(alarms.texts(0)).toEqual([expect.stringContaining('sent 1 frame that')]);
+  });
+
+  it('of misbehaviour are at most 64: the oldest goes', () => {
+    const alarms = new StandingAlarms(clock);
+    const idOf = (i: number) => String(i).padStart(32, '0') as ReplicaId;
+    for (let i = 0; i < 65; i++) alarms.misbehaved(idOf(i), 'DECODE_FAILED');
+    const texts = alarms.texts(0);
+    expect(texts).toHaveLength(64);
+    expect(texts[0]).toContain(idOf(1));
   });
 });

@@ -79,7 +79,6 @@ function clusterOf(
     openEpoch: epochs.open,
     sealingEpoch: epochs.sealing,
     sealingStatus: { mayLeave: false },
-    evidence: [],
     apartClocks: [],
     lag: (replica) => all.find(({ i }) => idOf(i) === replica)?.lag ?? { control: 10, usage: 20 },
     heldBy: () => all.filter(({ held }) => held === true).map(({ i }) => idOf(i)),
@@ -242,8 +241,8 @@ describe('the addresses of an invite', () => {
 
 describe('alarms', () => {
   it('are none when all is well', () => {
-    expect(alarmsOf(clusterOf([{}]), NOW_MS)).toEqual([]);
-    expect(alarmsOf(clusterOf([{}, {}, {}]), NOW_MS)).toEqual([]);
+    expect(alarmsOf(clusterOf([{}]), NOW_MS, [])).toEqual([]);
+    expect(alarmsOf(clusterOf([{}, {}, {}]), NOW_MS, [])).toEqual([]);
   });
 
   it.each<[string, Given[], RegExp[]]>([
@@ -274,19 +273,21 @@ describe('alarms', () => {
     ['and votes yet', [{ status: 'retired' }, {}, {}], [/^This node was retired: it votes/]],
     ['a member that does not vote is gone: nothing waits for it', [{}, { state: 'dead', votes: false }], []],
   ])('%s', (_, given, expected) => {
-    const alarms = alarmsOf(clusterOf(given), NOW_MS);
+    const alarms = alarmsOf(clusterOf(given), NOW_MS, []);
     expect(alarms).toHaveLength(expected.length);
     expected.forEach((pattern, i) => expect(alarms[i]).toMatch(pattern));
   });
 
   it('a retired node may go when others hold the last seal', () => {
     const source = { ...clusterOf([{ status: 'retired', votes: false }, {}]), sealingStatus: { mayLeave: true } };
-    expect(alarmsOf(source, NOW_MS)).toEqual(['This node was retired: it may be stopped for good.']);
+    expect(alarmsOf(source, NOW_MS, [])).toEqual(['This node was retired: it may be stopped for good.']);
   });
 
   it('epochs wait to be sealed', () => {
-    expect(alarmsOf(clusterOf([{}], { open: 5, sealing: 3 }), NOW_MS)).toEqual([]);
-    expect(alarmsOf(clusterOf([{}], { open: 6, sealing: 3 }), NOW_MS)).toEqual([expect.stringMatching(/^3 epochs/)]);
+    expect(alarmsOf(clusterOf([{}], { open: 5, sealing: 3 }), NOW_MS, [])).toEqual([]);
+    expect(alarmsOf(clusterOf([{}], { open: 6, sealing: 3 }), NOW_MS, [])).toEqual([
+      expect.stringMatching(/^3 epochs/),
+    ]);
   });
 
   it('name clocks that are wrong', () => {
@@ -294,7 +295,7 @@ describe('alarms', () => {
       { replica: idOf(0), aheadMs: 61_000 },
       { replica: idOf(1), aheadMs: -3_600_000 },
     ];
-    expect(alarmsOf({ ...clusterOf([{}, {}, {}]), apartClocks }, NOW_MS)).toEqual([
+    expect(alarmsOf({ ...clusterOf([{}, {}, {}]), apartClocks }, NOW_MS, [])).toEqual([
       expect.stringMatching(/^The clock of this node is 61 s ahead of the median of the members' clocks: /),
       expect.stringMatching(/^The clock of replica 1{32} is 3600 s behind the median/),
     ]);
@@ -305,10 +306,13 @@ describe('alarms', () => {
       { epoch: 7, replica: idOf(1), what: 'otherRoot', code: 'ROOT_MISMATCH' },
       { epoch: 8, replica: null, what: 'malformed', code: 'DECODE_FAILED' },
     ] as const;
-    expect(alarmsOf({ ...clusterOf([{}]), evidence }, NOW_MS)).toEqual([
+    expect(alarmsOf(clusterOf([{}]), NOW_MS, evidence)).toEqual([
       expect.stringMatching(/^Replica 1{32} signed another root .*epoch 7/),
       expect.stringMatching(/^Somebody wrote a close, ballot or seal .*epoch 8 \(DECODE_FAILED\)/),
     ]);
+    const many = Array.from({ length: 70 }, (_, epoch) => ({ ...evidence[0], epoch }));
+    const texts = alarmsOf(clusterOf([{}]), NOW_MS, many);
+    expect([texts.length, texts.at(-1)]).toEqual([65, 'And 6 more in evidence.jsonl.']);
   });
 
   it('say who votes, or does not, other than its status says, and of two voters once', () => {
@@ -318,12 +322,12 @@ describe('alarms', () => {
       { type: 'inviteUsed', replica: idOf(7) },
       { type: 'waitsForThird', replica: idOf(8) },
     ] as const;
-    expect(alarmsOf({ ...source, rosterWarnings: warnings }, NOW_MS)).toEqual([
+    expect(alarmsOf({ ...source, rosterWarnings: warnings }, NOW_MS, [])).toEqual([
       expect.stringContaining('two voters'),
       expect.stringMatching(/7{32} .*used up its invite/),
       expect.stringMatching(/8{32} .*until a third/),
     ]);
-    expect(alarmsOf({ ...clusterOf([{}]), rosterWarnings: [warnings[0]] }, NOW_MS)).toEqual([
+    expect(alarmsOf({ ...clusterOf([{}]), rosterWarnings: [warnings[0]] }, NOW_MS, [])).toEqual([
       expect.stringContaining('two voters'),
     ]);
   });

@@ -1,6 +1,7 @@
 export { systemClock, type Cancel, type Clock } from './clock.ts';
 export { openDataDirectory, writePrivateFile, type DataDirectory, type Refused } from './data-directory.ts';
 export { entropy } from './entropy.ts';
+export { EVIDENCE_BYTES_MAX, evidenceName, openEvidence, type EvidenceFile, type EvidencePiece } from './evidence.ts';
 export { createNodeKeys, createOperatorKey, readNodeKeys, readOperatorKey, type NodeKeys } from './keys.ts';
 export { constantTimeEqual, nodeCrypto, signerFromSeed } from './node-crypto.ts';
 export { openRecovery, type Recovery, type Surviving } from './recover.ts';

@@ -139,7 +139,10 @@ export function clusterRoutes(app: App, deps: Deps, guards: Guards): void {
       roster: driver.roster.map(({ replica }) => replica),
       openEpoch: driver.openEpoch,
       sealingEpoch: driver.sealingEpoch,
-      alarms: [...deps.node.alarms.texts(driver.openEpoch), ...alarmsOf(driver, clock.monotonicMs())],
+      alarms: [
+        ...deps.node.alarms.texts(driver.openEpoch),
+        ...alarmsOf(driver, clock.monotonicMs(), deps.node.accusations.all),
+      ],
     }),
   );
   inviteRoutes(app, deps, guards);

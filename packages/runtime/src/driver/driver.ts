@@ -16,9 +16,10 @@ import {
 } from '@waggle/protocol/member';
 import type { MemberChange, MemberKey, MemberView } from '@waggle/protocol/membership';
 import type { Lag, ReplicationStats } from '@waggle/protocol/replication';
-import type { Evidence, Roster, SealingStatus } from '@waggle/protocol/sealing';
+import type { Roster, SealingStatus } from '@waggle/protocol/sealing';
 import { edgeAt } from '@waggle/protocol/transparency';
 import type { Clock } from '../clock.ts';
+import { evidenceOf, type EvidencePiece } from '../evidence.ts';
 import { nodeCrypto } from '../node-crypto.ts';
 import type { Loaded, Store } from '../store/types.ts';
 import type { Address, Transport, TransportCounters, TransportHandlers } from '../transport/transport.ts';
@@ -157,9 +158,9 @@ export class Driver {
     return this.#member.sealingStatus;
   }
 
-  /** What others wrote about sealing that no correct node writes: refused, the first of it kept. */
-  get evidence(): readonly Evidence[] {
-    return this.#member.evidence;
+  /** What others wrote about sealing that no correct node writes: refused, the first of it, with the registers. */
+  get evidence(): readonly EvidencePiece[] {
+    return evidenceOf(this.#member);
   }
 
   /** What the chain of seals counted of slots that may still grow: contents that must stay on disk. */
@@ -427,12 +428,12 @@ export class Driver {
       case 'datagram':
         this.#transport?.sendDatagram(effect.to, effect.bytes);
         return;
-      case 'timer': {
-        const { timer } = effect;
+      case 'timer':
         // After the datagrams that have come by then, so that a process that stood still reads its answers before it judges.
-        this.#timers.after(effect.afterMs, () => setImmediate(() => this.#step({ type: 'timer', timer })));
+        this.#timers.after(effect.afterMs, () =>
+          setImmediate(() => this.#step({ type: 'timer', timer: effect.timer })),
+        );
         return;
-      }
       case 'done':
         this.#settle(effect.ticket, (waiter) => waiter.resolve(effect.epoch));
         return;
@@ -445,11 +446,9 @@ export class Driver {
       case 'load':
         this.#disk.loadContent(effect.digest);
         return;
-      case 'compute': {
-        const { name } = effect;
-        this.#computer.run(effect.job, (result) => this.#step({ type: 'computed', name, result }));
+      case 'compute':
+        this.#computer.run(effect.job, (result) => this.#step({ type: 'computed', name: effect.name, result }));
         return;
-      }
       case 'readSealed':
         this.#disk.readSealed(effect.from, effect.to);
         return;
