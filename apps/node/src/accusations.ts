@@ -1,3 +1,4 @@
+import type { ClusterId } from '@waggle/protocol/base';
 import type { Evidence } from '@waggle/protocol/sealing';
 import {
   EVIDENCE_BYTES_MAX,
@@ -12,6 +13,7 @@ import type { NodeAlarm } from './alarms.ts';
 export interface AccusationsOptions {
   /** The data directory. */
   readonly directory: string;
+  readonly cluster: ClusterId;
   readonly clock: Pick<Clock, 'nowMs'>;
   /** What was found since the start. */
   readonly found: () => readonly EvidencePiece[];
@@ -50,7 +52,7 @@ export class Accusations {
   /** Looks for what is new, tells it and writes it down. What the disk refuses is said once, and tried again the next time. */
   look(): void {
     try {
-      this.#file ??= openEvidence(this.#options.directory);
+      this.#file ??= openEvidence(this.#options.directory, this.#options.cluster);
     } catch (error) {
       this.#failed(error);
     }

@@ -81,11 +81,12 @@ export function memberEntries(source: ClusterSource): MemberEntry[] {
 }
 
 /**
- * ms since all that a member had to show was held here; while that has not been since the start, since it was found to be there.
+ * ms since all that a member that is there had to show was held here, or since it was found to be there: before, it could not be
+ * in step.
  * `steadyMs` is now by the monotonic clock.
  */
 export const lagOf = ({ lag, sinceMs }: MemberEntry, of: keyof Lag, steadyMs: number): number =>
-  lag[of] ?? Math.max(0, steadyMs - (sinceMs ?? steadyMs));
+  Math.min(lag[of] ?? Number.POSITIVE_INFINITY, Math.max(0, steadyMs - (sinceMs ?? steadyMs)));
 
 /**
  * Whether this node holds all that a member had which knows the cluster's customers. Two newcomers that know nothing are level
@@ -193,7 +194,7 @@ const WAITING_EPOCHS_MAX = 2;
 /** How long a live member may be out of step, in ms: 30 exchanges. */
 const LAG_MS_MAX = 30_000;
 
-/** Pieces of evidence that are told one by one: the first. */
+/** Pieces of evidence that are told one by one: the last. */
 const EVIDENCE_TEXTS_MAX = 64;
 
 /**
@@ -233,9 +234,9 @@ const clockAlarms = ({ standing, apartClocks }: ClusterSource): string[] =>
   });
 
 function evidenceAlarms(evidence: readonly Evidence[]): string[] {
-  const texts = evidence.slice(0, EVIDENCE_TEXTS_MAX).map((piece) => `${evidenceText(piece)}.`);
+  const texts = evidence.slice(-EVIDENCE_TEXTS_MAX).map((piece) => `${evidenceText(piece)}.`);
   const more = evidence.length - texts.length;
-  return more === 0 ? texts : [...texts, `And ${more} more in evidence.jsonl.`];
+  return more === 0 ? texts : [`${more} earlier ones are in evidence.jsonl.`, ...texts];
 }
 
 /** Of the voters on the epoch to be sealed next: who is reachable, and who is not and why. Banned ones connect no more. */

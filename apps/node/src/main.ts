@@ -1,3 +1,4 @@
+import { lookup } from 'node:dns/promises';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -45,7 +46,7 @@ export async function start(config: Config): Promise<void> {
   const readiness = new Readiness(node);
   const server = buildServer(node, { logger, metrics, readiness });
   try {
-    await inUse(config, server.listen(config.http));
+    await inUse(config, server.listen(await resolved(config.http)));
   } catch (error) {
     await server.close();
     await node.close();
@@ -106,9 +107,15 @@ function observe(logger: Logger, metrics: Metrics, die: (error: unknown) => neve
   };
 }
 
+/** One address of a name: for `localhost` there would be a second server, which has none of our bounds. */
+const resolved = async ({ host, port }: Config['http']): Promise<Config['http']> => ({
+  host: (await lookup(host)).address,
+  port,
+});
+
 /** Listens for a moment: an address that cannot be used must not leave a founded cluster behind. Throws `PORT_IN_USE`. */
 async function tryAddress(config: Config): Promise<void> {
-  const server = createServer((socket) => socket.destroy()).listen(config.http);
+  const server = createServer((socket) => socket.destroy()).listen(await inUse(config, resolved(config.http)));
   await inUse(config, once(server, 'listening'));
   const closed = once(server, 'close');
   server.close();
@@ -116,9 +123,9 @@ async function tryAddress(config: Config): Promise<void> {
 }
 
 /** Throws `PORT_IN_USE` when listening failed because of the address. */
-async function inUse({ http }: Config, listening: Promise<unknown>): Promise<void> {
+async function inUse<T>({ http }: Config, listening: Promise<T>): Promise<T> {
   try {
-    await listening;
+    return await listening;
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).syscall === undefined) throw cause;
     const message = `Expected to listen on ${addressText(http)} (setting http): ${(cause as Error).message}`;

@@ -149,6 +149,7 @@ export class Node {
     this.alarms = alarms;
     this.accusations = new Accusations({
       directory: data.path,
+      cluster: standing.cluster.id,
       clock: this.clock,
       found: () => driver.evidence,
       alarm: observer.alarm,

@@ -1,12 +1,13 @@
 import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import type { ReplicaId } from '@waggle/protocol/base';
+import type { ClusterId, ReplicaId } from '@waggle/protocol/base';
 import type { EvidencePiece } from '@waggle/runtime';
 import { Accusations } from '../src/accusations.ts';
 import { alarmText, type NodeAlarm } from '../src/alarms.ts';
 import { temporary } from './cli/support.ts';
 
+const CLUSTER = '0'.repeat(64) as ClusterId;
 const liar = 'ab'.repeat(16) as ReplicaId;
 const piece = (epoch: number, value = '{}'): EvidencePiece => ({
   epoch,
@@ -24,6 +25,7 @@ describe('accusations', () => {
     const open = () =>
       new Accusations({
         directory,
+        cluster: CLUSTER,
         clock: { nowMs: () => 0 },
         found: () => found,
         alarm: (alarm) => void alarms.push(alarm),
@@ -47,6 +49,7 @@ describe('accusations', () => {
     mkdirSync(file);
     const accusations = new Accusations({
       directory,
+      cluster: CLUSTER,
       clock: { nowMs: () => 0 },
       found: () => found,
       alarm: (alarm) => void alarms.push(alarm),
@@ -66,6 +69,7 @@ describe('accusations', () => {
     const alarms: NodeAlarm[] = [];
     const accusations = new Accusations({
       directory: temporary(),
+      cluster: CLUSTER,
       clock: { nowMs: () => 0 },
       found: () => Array.from({ length: 30 }, (_, epoch) => piece(epoch, 'x'.repeat(48_000))),
       alarm: (alarm) => void alarms.push(alarm),

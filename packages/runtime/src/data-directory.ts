@@ -13,6 +13,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  writeFileSync,
   writeSync,
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
@@ -129,7 +130,9 @@ function enter(path: string): void {
 
 /** Takes every right from group and others; symbolic links are left to whoever made them. */
 function tighten(path: string): void {
-  const stat = lstatSync(path);
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  // Whoever is refused the directory writes into it, and the owner takes that away.
+  if (stat === undefined) return;
   const mode = stat.isDirectory() ? 0o700 : 0o600;
   if ((stat.isDirectory() || stat.isFile()) && (stat.mode & 0o077) !== 0) chmodSync(path, mode);
 }
@@ -160,7 +163,7 @@ function lock(path: string): Database.Database {
 /** Tells the process that has the directory, if the disk takes it. */
 function leaveWord(path: string): void {
   try {
-    writePrivateFile(join(path, REFUSED), `${process.pid}\n`);
+    writeFileSync(join(path, REFUSED), `${process.pid}\n`, { mode: 0o600 });
   } catch {
     // Whoever was refused says so all the same.
   }

@@ -10,7 +10,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { utf8, type Epoch } from '@waggle/protocol/base';
+import { utf8, type ClusterId, type Epoch } from '@waggle/protocol/base';
 import type { ControlRegister } from '@waggle/protocol/lattice';
 import type { Member } from '@waggle/protocol/member';
 import type { Evidence } from '@waggle/protocol/sealing';
@@ -39,6 +39,7 @@ export interface EvidencePiece extends Evidence {
 export type KeptEvidence = Evidence & {
   /** RFC 3339. */
   readonly seenAt: string;
+  readonly cluster: ClusterId;
 };
 
 /** What a member has found, with the registers that show it; none of what came from nobody in particular. */
@@ -66,13 +67,13 @@ export interface EvidenceFile {
 }
 
 /**
- * Reads the file, and makes it with the first piece. A last line that a crash left unfinished is cut off; lines that are not of the
+ * Reads what the file has of a cluster (of those before it, it stays in the file), and makes it with the first piece. A last line that a crash left unfinished is cut off; lines that are not of the
  * form are passed over. Throws what the disk says.
  */
-export function openEvidence(directory: string): EvidenceFile {
+export function openEvidence(directory: string, cluster: ClusterId): EvidenceFile {
   const path = join(directory, FILE);
   const { lines, end } = read(path);
-  const pieces = lines.flatMap((line) => parse(line) ?? []);
+  const pieces = lines.flatMap((line) => parse(line) ?? []).filter((piece) => piece.cluster === cluster);
   const names = new Set(pieces.map(evidenceName));
   let size = end;
   return {
@@ -87,7 +88,7 @@ export function openEvidence(directory: string): EvidenceFile {
         value,
         signature,
       }));
-      const kept: KeptEvidence = { seenAt: new Date(seenMs).toISOString(), epoch, replica, what, code };
+      const kept: KeptEvidence = { seenAt: new Date(seenMs).toISOString(), cluster, epoch, replica, what, code };
       const bytes = utf8(`${JSON.stringify({ ...kept, registers })}\n`);
       if (size + bytes.length > EVIDENCE_BYTES_MAX) return false;
       size = append(path, bytes, size);
@@ -124,10 +125,10 @@ function parse(line: string): KeptEvidence | undefined {
   } catch {
     return undefined;
   }
-  const { seenAt, epoch, replica, what, code } = Object(json) as Record<string, unknown>;
-  const isText = [seenAt, code, replica ?? ''].every((text) => typeof text === 'string');
+  const { seenAt, cluster, epoch, replica, what, code } = Object(json) as Record<string, unknown>;
+  const isText = [seenAt, cluster, code, replica ?? ''].every((text) => typeof text === 'string');
   if (!isText || !WHATS.has(what) || !Number.isSafeInteger(epoch)) return undefined;
-  return { seenAt, epoch: epoch as Epoch, replica: replica ?? null, what, code } as KeptEvidence;
+  return { seenAt, cluster, epoch: epoch as Epoch, replica: replica ?? null, what, code } as KeptEvidence;
 }
 
 /** Writes behind the lines that are there, and gives where the file ends now. What was written in part is cut off again. */

@@ -63,6 +63,8 @@ export class Contents {
   readonly #cache = new Map<Digest, Uint8Array>();
   #cacheBytes = 0;
   #turns = 0;
+  /** Of all fetches: a timer of one that is gone must not be taken for one of the next fetch of that digest. */
+  #steps = 0;
   /** Who waits for a content that is being loaded. */
   readonly #loads = new Map<Digest, Set<ReplicaId>>();
 
@@ -214,7 +216,7 @@ export class Contents {
     const { digest, provider, received, length } = fetch;
     if (received < length) {
       // It waits: what was to happen if nothing came is off.
-      fetch.step++;
+      fetch.step = ++this.#steps;
       fetch.stalls = 0;
       fetch.turn = this.#turns++;
       return this.#serve(provider);
@@ -328,7 +330,7 @@ export class Contents {
   }
 
   #after(fetch: Fetch, afterMs: number): void {
-    fetch.step++;
+    fetch.step = ++this.#steps;
     this.#outbox.timer(afterMs, { type: 'fetch', digest: fetch.digest, step: fetch.step });
   }
 

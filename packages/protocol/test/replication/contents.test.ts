@@ -171,6 +171,18 @@ describe('contents', () => {
     expect(wants(network, 0, { digest, bytes })).toBe(true);
   });
 
+  it('that are wanted again have nothing to do with the timers of before', () => {
+    const network = new Network({ nodes: 2, seed: 1, filter: quiet });
+    const node = network.node(0);
+    const { digest } = contentOf(random, 10);
+    const input = (each: ReplicationInput) => node.replication.handle(each, network.nowMs);
+    const timers = input({ type: 'want', digest }).flatMap((effect) => (effect.type === 'timer' ? [effect.input] : []));
+    expect(timers).toHaveLength(1);
+    input({ type: 'unwant', digest });
+    expect(input({ type: 'want', digest })).not.toEqual([]);
+    expect(input(timers[0]!)).toEqual([]);
+  });
+
   it('that are wrong cost their sender, and come from another', () => {
     const content = contentOf(random, 3 * CHUNK_BYTES);
     for (const wrong of [content.bytes.with(7, content.bytes[7]! ^ 1), content.bytes.slice(1), new Uint8Array()]) {
