@@ -35,7 +35,7 @@ export function alarmText(alarm: NodeAlarm): string {
       );
     case 'clockAhead':
       return (
-        `Epoch ${alarm.epoch} is open here, and by the clocks of the members that lasts for more than another minute: this node's ` +
+        `Epoch ${alarm.epoch} is open here, and by the clocks known here that lasts for more than another minute: this node's ` +
         'clock is ahead, or was. Check the clock. Until then all that is metered counts in that epoch'
       );
     case 'clockApart':

@@ -8,7 +8,7 @@ export interface Bounds {
   readonly answersBytesMax: number;
   /** Requests at the same time that read the store. Each has one read under way, and metering waits behind them. */
   readonly readsMax: number;
-  /** Archives at the same time: each is in memory as a whole until it is sent. */
+  /** Archives at the same time: of each one slot's content, or a page of statements, is in memory. */
   readonly archivesMax: number;
   /** Connections at the same time. Anybody may open one; workers, links and files want descriptors too. */
   readonly connectionsMax: number;
